@@ -1,0 +1,107 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import {
+  ByteReader,
+  BytesError,
+  ByteWriter,
+  collect,
+  counted,
+  need,
+  type Parser,
+  runParser,
+} from './index.ts';
+
+function* item(reader: ByteReader): Parser<readonly unknown[]> {
+  yield* need(reader, 15);
+  const numbers = [reader.u8(), reader.u16(), reader.u32(), reader.i64()];
+  const name = yield* counted(reader);
+  yield* need(reader, 4);
+  const blob = yield* collect(reader, reader.u32());
+  return [...numbers, name, [...blob]];
+}
+
+describe('ByteReader', () => {
+  it('reads what ByteWriter wrote, wherever the chunks are cut and however small its storage', () => {
+    fc.assert(
+      fc.property(
+        fc.string({ maxLength: 60 }),
+        fc.uint8Array({ maxLength: 300 }),
+        fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }),
+        fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1 }),
+        fc.boolean(),
+        (name, blob, i64, cuts, fixed) => {
+          const wire = new ByteWriter(1)
+            .u8(0xab)
+            .u16(0xcdef)
+            .u32(0xdeadbeef)
+            .u64(i64)
+            .counted(name)
+            .u32(blob.length)
+            .raw(blob)
+            .finish();
+          const reader = new ByteReader(fixed ? { storage: new Uint8Array(512) } : {});
+          const parser = item(reader);
+          let step = parser.next();
+          let at = 0;
+          for (let i = 0; !step.done; i++) {
+            const cut = wire.subarray(at, (at += cuts[i % cuts.length] ?? 1));
+            expect(cut.length).toBeGreaterThan(0);
+            reader.push(cut);
+            step = parser.next();
+          }
+          expect(step.value).toEqual([0xab, 0xcdef, 0xdeadbeef, i64, name, [...blob]]);
+          expect(reader.offset).toBe(wire.length);
+        },
+      ),
+    );
+  });
+
+  it('says where an input ended that should go on, for every truncation', () => {
+    const wire = new ByteWriter().u8(1).u16(2).u32(3).u64(4n).counted('abc').u32(2).u16(5).finish();
+    for (let length = 0; length < wire.length; length++) {
+      const reader = ByteReader.over(wire.subarray(0, length), 100);
+      expect(() => runParser(item(reader), reader)).toThrow(
+        expect.objectContaining({ code: 'UNEXPECTED_END', offset: 100 + length }),
+      );
+    }
+  });
+
+  it('keeps absolute offsets while it compacts', () => {
+    const reader = new ByteReader({ storage: new Uint8Array(16) });
+    for (let i = 0; i < 100; i++) {
+      reader.push(Uint8Array.of(i, i, i, i, i));
+      expect(reader.offset).toBe(i * 5);
+      reader.skip(5);
+    }
+  });
+
+  it('refuses to hold more than its limit', () => {
+    const reader = new ByteReader({ maxBytes: 100 });
+    reader.push(new Uint8Array(60));
+    expect(() => reader.push(new Uint8Array(60))).toThrow(BytesError);
+    expect(() => reader.push(new Uint8Array(60))).toThrow(/at most 100 bytes, found 120 bytes/);
+  });
+
+  it('refuses sizes that no number holds exactly, and names that are not text', () => {
+    const reader = ByteReader.over(
+      new ByteWriter()
+        .u64(2n ** 60n)
+        .u8(0xff)
+        .finish(),
+    );
+    expect(() => reader.size()).toThrow(expect.objectContaining({ code: 'VALUE_OUT_OF_RANGE' }));
+    expect(() => reader.text(1)).toThrow(expect.objectContaining({ code: 'NOT_TEXT', offset: 8 }));
+  });
+});
+
+describe('ByteWriter', () => {
+  it('refuses a counted string over 255 bytes', () => {
+    expect(() => new ByteWriter().counted('x'.repeat(256))).toThrow(/at most 255 bytes/);
+  });
+
+  it('patches a length in place', () => {
+    const writer = new ByteWriter().u32(0).text('abcd');
+    expect([...writer.patchU32(0, 4).finish()]).toEqual([0, 0, 0, 4, 97, 98, 99, 100]);
+    expect(writer.length).toBe(0);
+  });
+});

@@ -1,0 +1,47 @@
+export { decodeWithVmdesc, type StateNode } from './decode-with-vmdesc.ts';
+export {
+  Description,
+  type DescriptionSpec,
+  describe,
+  type Field,
+  type FieldOptions,
+  field,
+  type StateOf,
+  struct,
+} from './description.ts';
+export { type Device, type VmstateDeviceOptions, vmstateDevice } from './device.ts';
+export {
+  type ArrayOf,
+  array,
+  type FixedKind,
+  type Kind,
+  type LoadContext,
+  type VariableKind,
+  type VmdescDetail,
+  varray,
+} from './kind.ts';
+export {
+  bool,
+  buffer,
+  equal,
+  i8,
+  i16,
+  i32,
+  i32AtMost,
+  i64,
+  timer,
+  u8,
+  u16,
+  u32,
+  u64,
+  unused,
+  vbuffer,
+} from './kinds.ts';
+export {
+  parseVmdesc,
+  type Vmdesc,
+  type VmdescDevice,
+  type VmdescField,
+  type VmdescState,
+} from './vmdesc.ts';
+export { VmstateError, type VmstateErrorCode } from './vmstate-error.ts';

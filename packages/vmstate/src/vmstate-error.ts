@@ -1,0 +1,18 @@
+import { WherryError } from '@wherry/bytes';
+
+/** Codes of {@link VmstateError}. */
+export type VmstateErrorCode =
+  | 'VERSION_TOO_NEW'
+  | 'VERSION_TOO_OLD'
+  | 'VALUE_MISMATCH'
+  | 'VALUE_INVALID'
+  | 'SUBSECTION_UNKNOWN'
+  | 'COUNT_INVALID'
+  | 'HOOK_FAILED'
+  | 'VMDESC_INVALID'
+  | 'VMDESC_MISMATCH';
+
+/** Says that device state could not be saved or loaded, and in which section and field. */
+export class VmstateError extends WherryError<VmstateErrorCode> {
+  override readonly name = 'VmstateError';
+}
