@@ -100,6 +100,12 @@ export class ByteWriter {
     return this.raw(encoder.encode(text));
   }
 
+  /** Overwrites two bytes at `at` (a length known only later) with a big-endian value. */
+  patchU16(at: number, value: number): this {
+    this.#view.setUint16(at, value);
+    return this;
+  }
+
   /** Overwrites four bytes at `at` (a length known only later) with a big-endian value. */
   patchU32(at: number, value: number): this {
     this.#view.setUint32(at, value);

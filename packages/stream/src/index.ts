@@ -1,0 +1,42 @@
+export {
+  type ByteRange,
+  type Command,
+  MAX_DISCARDS_PER_COMMAND,
+  readCommand,
+  writeCommand,
+} from './commands.ts';
+export { type Configuration, readConfiguration, writeConfiguration } from './configuration.ts';
+export {
+  RAM_SECTION,
+  RamFlag,
+  type RamListEntry,
+  type RamListShape,
+  type RamRecord,
+  RamRecordReader,
+  readRamList,
+  skip,
+  writeRamList,
+  writeRamWord,
+} from './ram.ts';
+export {
+  type ReturnPathMessage,
+  readReturnPathMessage,
+  writeReturnPathMessage,
+} from './return-path.ts';
+export {
+  readFooter,
+  readHeader,
+  readItem,
+  readVmdescLength,
+  type SectionHead,
+  SectionType,
+  STREAM_MAGIC,
+  STREAM_VERSION,
+  type StreamItem,
+  scanBody,
+  writeFooter,
+  writeHeader,
+  writeSectionHead,
+  writeVmdesc,
+} from './sections.ts';
+export { StreamError, type StreamErrorCode } from './stream-error.ts';
