@@ -1,0 +1,78 @@
+// Places and sizes inside a bank. src/layout.ts holds the same numbers; a test compares the two.
+//
+//   0     never used (a null pointer stays a null pointer)
+//   64    control: u32 doorbell, u32 waiting vCPUs
+//   128   receiver state                                       64 bytes
+//   192   sender state                                         64 bytes
+//   256   vCPU slots                                           SLOT_BYTES each
+//         block table, one entry a RAM block in every bank     ENTRY_BYTES each
+//         bitmaps of each segment: dirty, owed, received, written
+//         reserved region of the user (bank 0)
+//         send buffers, input buffer
+//         RAM, aligned to 2 MiB when a block has huge pages
+//
+// Nothing here is static data: several modules can work on one memory at once.
+
+export const TARGET_PAGE_SHIFT: u32 = 12;
+export const TARGET_PAGE_BYTES: u32 = 4096;
+
+export const DOORBELL_PTR: usize = 64;
+export const WAITING_PTR: usize = 68;
+export const RECEIVER_PTR: usize = 128;
+export const SENDER_PTR: usize = 192;
+export const SLOTS_PTR: usize = 256;
+
+// vCPU slot: written by the vCPU, except that the migration thread lowers the state to wake it.
+export const SLOT_BYTES: usize = 448;
+export const SLOT_STATE: usize = 0; // u32: 0 running, 1 waiting
+export const SLOT_BLOCK: usize = 4; // u32: index of the RAM block
+export const SLOT_PAGE: usize = 8; // u32: target page within the block's segment in this bank
+export const SLOT_COUNT: usize = 12; // u32: faults so far
+export const SLOT_TOTAL_MS: usize = 16; // f64
+export const SLOT_HISTOGRAM: usize = 32; // u32 x 96: bucket b starts at 2^(b>>2) * (1 + (b&3)/4) us
+export const HISTOGRAM_BUCKETS: u32 = 96;
+
+// Entry of the block table. A block has at most one segment in a bank.
+export const ENTRY_BYTES: usize = 384;
+export const ENTRY_RAM: usize = 0; // u32 ptr of the segment's first byte
+export const ENTRY_DIRTY: usize = 4; // u32 ptr
+export const ENTRY_OWED: usize = 8; // u32 ptr
+export const ENTRY_RECEIVED: usize = 12; // u32 ptr
+export const ENTRY_WRITTEN: usize = 16; // u32 ptr
+export const ENTRY_HOST_PAGES: usize = 20; // u32: target pages in a host page, a power of two
+export const ENTRY_FIRST_PAGE: usize = 24; // u32: block page of the segment's first page
+export const ENTRY_PAGES: usize = 28; // u32: pages of the segment, 0 when the block has none here
+export const ENTRY_BLOCK_PAGES: usize = 32; // u32: pages of the whole block
+export const ENTRY_NAME_BYTES: usize = 36; // u32
+export const ENTRY_NAME: usize = 64; // up to 255 bytes
+
+// Receiver state
+export const RX_BLOCK: usize = 0; // u32: index + 1 of the current block, 0 none
+export const RX_POSTCOPY: usize = 4; // u32
+export const RX_GATHER_BLOCK: usize = 8; // u32: index + 1 of the block of an incomplete host page, 0 none
+export const RX_GATHER_NEXT: usize = 12; // u32: the only page that may come next
+export const RX_POSITION: usize = 16; // u32: ptr of the first byte that was not consumed
+export const RX_NEEDED: usize = 20; // u32: bytes of the incomplete record, as far as known
+export const RX_WORD_BLOCK: usize = 24; // u32: index + 1 of the block of the stopping record, 0 unknown
+export const RX_EXPECTED: usize = 28; // u32: expected page
+export const RX_WORD: usize = 32; // u64: offset | flags of the stopping record
+export const RX_NORMAL: usize = 40; // u32: pages of this call
+export const RX_ZERO: usize = 44; // u32
+export const RX_PLACED: usize = 48; // u32: host pages placed in this call
+
+// Sender state
+export const TX_NEXT_PAGE: usize = 0; // u32: first page of the segment that was not looked at
+export const TX_NORMAL: usize = 4; // u32: pages of this call
+export const TX_ZERO: usize = 8; // u32
+export const TX_DIRTY: usize = 12; // u32: dirty pages that the last sync found
+
+// What decode stopped at
+export const DECODE_NEED_MORE: i32 = 0;
+export const DECODE_RECORD: i32 = 1;
+export const DECODE_FOREIGN: i32 = 2; // the page lies in another bank
+export const DECODE_UNKNOWN_BLOCK: i32 = 3;
+export const DECODE_NO_BLOCK: i32 = 4;
+export const DECODE_OUT_OF_RANGE: i32 = 5;
+export const DECODE_FILL: i32 = 6;
+export const DECODE_RECEIVED: i32 = 7;
+export const DECODE_ORDER: i32 = 8;

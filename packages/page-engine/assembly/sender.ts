@@ -1,0 +1,95 @@
+// The source's side: the dirty log and the encoder of page records.
+//
+// Record: be64 offset | flags, then (without CONTINUE) u8 length and the block's name, then one fill
+// byte (ZERO) or 4096 bytes (PAGE).
+
+import { clearBit, nextSet } from './bitmap';
+import {
+  ENTRY_FIRST_PAGE,
+  ENTRY_NAME,
+  ENTRY_NAME_BYTES,
+  ENTRY_OWED,
+  ENTRY_RAM,
+  TARGET_PAGE_BYTES,
+  TARGET_PAGE_SHIFT,
+  TX_DIRTY,
+  TX_NEXT_PAGE,
+  TX_NORMAL,
+  TX_ZERO,
+} from './layout';
+import { isZeroPage } from './zero';
+
+const ZERO: u64 = 0x02;
+const PAGE: u64 = 0x08;
+const CONTINUE: u64 = 0x20;
+
+// Moves the dirty log of a segment into its owed bitmap. Returns the pages that were not owed yet.
+// The exchange comes before any read of the page: a write that it does not see marks the page anew.
+export function syncDirty(state: usize, dirty: usize, owed: usize, pages: u32): u32 {
+  let newly: u64 = 0;
+  let total: u64 = 0;
+  for (let base: u32 = 0; base < pages; base += 64) {
+    const at = <usize>base >> 3;
+    if (atomic.load<u64>(dirty + at) == 0) continue;
+    const word = atomic.xchg<u64>(dirty + at, 0);
+    const before = load<u64>(owed + at);
+    total += popcnt<u64>(word);
+    newly += popcnt<u64>(word & ~before);
+    store<u64>(owed + at, before | word);
+  }
+  store<u32>(state, <u32>total, TX_DIRTY);
+  return <u32>newly;
+}
+
+// Encodes the owed pages of [from, to) of a segment into [out, outEnd), as far as they fit, and
+// clears their owed bits. Returns the bytes written; the state holds the rest.
+export function encode(
+  state: usize,
+  entry: usize,
+  named: bool,
+  from: u32,
+  to: u32,
+  out: usize,
+  outEnd: usize,
+  findZeroPages: bool,
+): u32 {
+  const owed: usize = load<u32>(entry, ENTRY_OWED);
+  const ram: usize = load<u32>(entry, ENTRY_RAM);
+  const firstPage: u64 = load<u32>(entry, ENTRY_FIRST_PAGE);
+  const nameBytes: usize = load<u32>(entry, ENTRY_NAME_BYTES);
+  const begin = out;
+  let normal: u32 = 0;
+  let zero: u32 = 0;
+  let page = nextSet(owed, from, to);
+  while (page < to) {
+    const header: usize = named ? 8 : 9 + nameBytes;
+    if (outEnd - out < header + TARGET_PAGE_BYTES) break;
+    const at = ram + ((<usize>page) << TARGET_PAGE_SHIFT);
+    const isZero = findZeroPages && isZeroPage(at);
+    const word = ((firstPage + page) << TARGET_PAGE_SHIFT) | (isZero ? ZERO : PAGE);
+    if (named) {
+      store<u64>(out, bswap<u64>(word | CONTINUE));
+    } else {
+      store<u64>(out, bswap<u64>(word));
+      store<u8>(out, <u8>nameBytes, 8);
+      memory.copy(out + 9, entry + ENTRY_NAME, nameBytes);
+      named = true;
+    }
+    out += header;
+    if (isZero) {
+      store<u8>(out, 0);
+      out += 1;
+      zero++;
+    } else {
+      memory.copy(out, at, TARGET_PAGE_BYTES);
+      out += TARGET_PAGE_BYTES;
+      normal++;
+    }
+    clearBit(owed, page);
+    page = nextSet(owed, page + 1, to);
+  }
+  store<u32>(state, page, TX_NEXT_PAGE);
+  store<u32>(state, normal, TX_NORMAL);
+  store<u32>(state, zero, TX_ZERO);
+  return <u32>(out - begin);
+}

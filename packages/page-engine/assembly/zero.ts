@@ -1,0 +1,40 @@
+// Zero tests: eight vectors or-ed at a time, leaving at the first group that holds a bit. A page
+// that is not zero usually says so in its first 128 bytes.
+
+import { setBit } from './bitmap';
+import { TARGET_PAGE_BYTES } from './layout';
+
+// @ts-ignore: decorator
+@inline
+export function isZeroPage(page: usize): bool {
+  const end = page + TARGET_PAGE_BYTES;
+  for (let at = page; at < end; at += 128) {
+    const a = v128.or(v128.load(at), v128.load(at, 16));
+    const b = v128.or(v128.load(at, 32), v128.load(at, 48));
+    const c = v128.or(v128.load(at, 64), v128.load(at, 80));
+    const d = v128.or(v128.load(at, 96), v128.load(at, 112));
+    if (v128.any_true(v128.or(v128.or(a, b), v128.or(c, d)))) return false;
+  }
+  return true;
+}
+
+// Counts the zero pages of `pages` target pages that begin at `ptr`.
+export function countZeroPages(ptr: usize, pages: u32): u32 {
+  let count: u32 = 0;
+  for (let page: u32 = 0; page < pages; page++) {
+    count += u32(isZeroPage(ptr + <usize>page * TARGET_PAGE_BYTES));
+  }
+  return count;
+}
+
+// Sets the bit of every zero page; the bitmap was clear before.
+export function markZeroPages(ptr: usize, pages: u32, bitmap: usize): u32 {
+  let count: u32 = 0;
+  for (let page: u32 = 0; page < pages; page++) {
+    if (isZeroPage(ptr + <usize>page * TARGET_PAGE_BYTES)) {
+      setBit(bitmap, page);
+      count++;
+    }
+  }
+  return count;
+}

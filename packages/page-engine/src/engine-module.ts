@@ -1,0 +1,57 @@
+import { PLAIN_WASM_BASE64, SHARED_WASM_BASE64 } from './engine-wasm.gen.ts';
+
+/** Lists the functions of assembly/engine.ts. Pointers and u32 results come back signed: `>>> 0`. */
+export interface Engine {
+  addAll(into: number, from: number, pages: number): void;
+  clearRange(bitmap: number, from: number, to: number): void;
+  countSet(bitmap: number, from: number, to: number): number;
+  nextClear(bitmap: number, from: number, to: number): number;
+  nextSet(bitmap: number, from: number, to: number): number;
+  setRange(bitmap: number, from: number, to: number): void;
+  widen(bitmap: number, pages: number, perHost: number): void;
+  hashPages(ptr: number, pages: number, previous: bigint): bigint;
+  copy(to: number, from: number, lengthBytes: number): void;
+  readTouch(ptr: number, lengthBytes: number): bigint;
+  decode(
+    state: number,
+    table: number,
+    blocks: number,
+    vcpus: number,
+    position: number,
+    end: number,
+  ): number;
+  wakeAll(vcpus: number): void;
+  encode(
+    state: number,
+    entry: number,
+    named: number,
+    from: number,
+    to: number,
+    out: number,
+    outEnd: number,
+    findZeroPages: number,
+  ): number;
+  syncDirty(state: number, dirty: number, owed: number, pages: number): number;
+  countZeroPages(ptr: number, pages: number): number;
+  markZeroPages(ptr: number, pages: number, bitmap: number): number;
+}
+
+const compiled: { plain?: Promise<WebAssembly.Module>; shared?: Promise<WebAssembly.Module> } = {};
+
+/** Compiles the engine of a flavour once. */
+export function engineModule(shared: boolean): Promise<WebAssembly.Module> {
+  const flavour = shared ? 'shared' : 'plain';
+  compiled[flavour] ??= WebAssembly.compile(
+    Uint8Array.from(atob(shared ? SHARED_WASM_BASE64 : PLAIN_WASM_BASE64), (c) => c.charCodeAt(0)),
+  );
+  return compiled[flavour];
+}
+
+/** Binds the engine to a memory. */
+export async function instantiateEngine(
+  module: WebAssembly.Module,
+  memory: WebAssembly.Memory,
+): Promise<Engine> {
+  const instance = await WebAssembly.instantiate(module, { env: { memory } });
+  return instance.exports as unknown as Engine;
+}

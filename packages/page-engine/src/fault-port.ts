@@ -1,0 +1,183 @@
+import type { Bank } from './bank.ts';
+import { PageEngineError } from './errors.ts';
+import type { GuestRam } from './guest-ram.ts';
+import {
+  DOORBELL_PTR,
+  HISTOGRAM_BUCKETS,
+  SLOT_BLOCK,
+  SLOT_BYTES,
+  SLOT_COUNT,
+  SLOT_HISTOGRAM,
+  SLOT_PAGE,
+  SLOT_STATE,
+  SLOT_TOTAL_MS,
+  SLOTS_PTR,
+  TARGET_PAGE_BYTES,
+} from './layout.ts';
+import type { RamBlock } from './ram-block.ts';
+
+/** Names the host page that a vCPU waits for. */
+export interface PageFault {
+  readonly block: RamBlock;
+  /** A multiple of the block's host page size. */
+  readonly offsetBytes: number;
+  /** The block's host page size. */
+  readonly lengthBytes: number;
+}
+
+/** Sums up the faults of all vCPUs. */
+export interface FaultStatistics {
+  readonly count: number;
+  readonly totalMs: number;
+  /** The upper end of the histogram's bucket that holds the percentile; 0 without faults. */
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  /** Lists the buckets that are not empty; a bucket reaches to at most 1.25 of its start. */
+  readonly histogram: readonly { readonly fromMs: number; readonly count: number }[];
+}
+
+function bucketStartMs(bucket: number): number {
+  return (2 ** (bucket >> 2) * (1 + (bucket & 3) / 4)) / 1000;
+}
+
+/** Serves the faults of the vCPUs to the thread that runs the migration. */
+export class FaultPort {
+  readonly #ram: GuestRam;
+  /** By bank: the doorbell's value at the last look. */
+  readonly #seen: number[];
+  /** By bank: a wait that is under way. */
+  readonly #rings: (Promise<void> | undefined)[];
+  readonly #outstanding = new Map<string, PageFault>();
+
+  constructor(ram: GuestRam) {
+    this.#ram = ram;
+    this.#seen = ram.banks.map(() => 0);
+    this.#rings = ram.banks.map(() => undefined);
+  }
+
+  /**
+   * Resolves once a vCPU has begun to wait since the last {@link take}, or after {@link ring}.
+   * @throws PageEngineError NOT_SHARED, UNSUPPORTED_PLATFORM (no Atomics.waitAsync)
+   */
+  async wait(): Promise<void> {
+    if (!this.#ram.plan.options.shared) {
+      throw new PageEngineError('NOT_SHARED', 'only vCPUs on shared guest memory wait for pages');
+    }
+    if (typeof Atomics.waitAsync !== 'function') {
+      throw new PageEngineError(
+        'UNSUPPORTED_PLATFORM',
+        'this platform has no Atomics.waitAsync, which faults need',
+      );
+    }
+    const { banks } = this.#ram;
+    if (banks.some((bank, i) => doorbell(bank) !== this.#seen[i])) return;
+    await Promise.race(banks.map((bank, i) => this.#ringOf(bank, i)));
+  }
+
+  /** Ends a {@link wait}, for a caller that wants its loop to look around. */
+  ring(): void {
+    const [bank] = this.#ram.banks;
+    const words = new Int32Array(bank!.memory.buffer);
+    Atomics.add(words, DOORBELL_PTR >> 2, 1);
+    Atomics.notify(words, DOORBELL_PTR >> 2);
+  }
+
+  /** Returns the host pages that vCPUs have begun to wait for, each once while it is missing. */
+  take(): PageFault[] {
+    for (const [key, { block, offsetBytes, lengthBytes }] of this.#outstanding) {
+      if (block.isRangeReceived(offsetBytes, lengthBytes)) this.#outstanding.delete(key);
+    }
+    const taken: PageFault[] = [];
+    this.#ram.banks.forEach((bank, i) => {
+      // Before the slots: a ring from here on ends the next wait.
+      this.#seen[i] = doorbell(bank);
+      for (let vcpu = 0; vcpu < this.#ram.vcpus; vcpu++) {
+        const fault = this.#faultOf(bank, SLOTS_PTR + vcpu * SLOT_BYTES);
+        if (fault === undefined) continue;
+        const key = `${fault.block.index}:${fault.offsetBytes}`;
+        if (this.#outstanding.has(key)) continue;
+        this.#outstanding.set(key, fault);
+        taken.push(fault);
+      }
+    });
+    return taken;
+  }
+
+  /** Makes every waiting vCPU look again at its page. */
+  wakeAll(): void {
+    for (const { engine } of this.#ram.banks) engine.wakeAll(this.#ram.vcpus);
+  }
+
+  /** Forgets what {@link take} returned: what is still missing is returned again (a new connection). */
+  forgetOutstanding(): void {
+    this.#outstanding.clear();
+  }
+
+  /** Sums up the faults that have ended. */
+  statistics(): FaultStatistics {
+    const counts = new Array<number>(HISTOGRAM_BUCKETS).fill(0);
+    let count = 0;
+    let totalMs = 0;
+    for (const bank of this.#ram.banks) {
+      for (let vcpu = 0; vcpu < this.#ram.vcpus; vcpu++) {
+        const slot = SLOTS_PTR + vcpu * SLOT_BYTES;
+        count += Atomics.load(bank.u32, (slot + SLOT_COUNT) >> 2);
+        totalMs += bank.view.getFloat64(slot + SLOT_TOTAL_MS, true);
+        for (let bucket = 0; bucket < HISTOGRAM_BUCKETS; bucket++) {
+          counts[bucket]! += bank.getU32(slot + SLOT_HISTOGRAM + bucket * 4);
+        }
+      }
+    }
+    const recorded = counts.reduce((sum, n) => sum + n, 0);
+    const percentile = (share: number): number => {
+      let left = Math.ceil(recorded * share);
+      for (let bucket = 0; bucket < HISTOGRAM_BUCKETS && left > 0; bucket++) {
+        left -= counts[bucket]!;
+        if (left <= 0) return bucketStartMs(bucket + 1);
+      }
+      return 0;
+    };
+    return {
+      count,
+      totalMs,
+      p50Ms: percentile(0.5),
+      p99Ms: percentile(0.99),
+      histogram: counts.flatMap((n, bucket) =>
+        n === 0 ? [] : [{ fromMs: bucketStartMs(bucket), count: n }],
+      ),
+    };
+  }
+
+  /** Reads a slot; a vCPU that moves on meanwhile can only make it name another page of the guest. */
+  #faultOf(bank: Bank, slot: number): PageFault | undefined {
+    if (Atomics.load(bank.u32, (slot + SLOT_STATE) >> 2) !== 1) return undefined;
+    const block = this.#ram.blocks[Atomics.load(bank.u32, (slot + SLOT_BLOCK) >> 2)];
+    const page = Atomics.load(bank.u32, (slot + SLOT_PAGE) >> 2);
+    const segment = block?.segments.find((candidate) => candidate.bank === bank.index);
+    if (block === undefined || segment === undefined || page >= segment.pages) return undefined;
+    if (block.isReceived(segment.firstPage + page)) return undefined;
+    const offset = (segment.firstPage + page) * TARGET_PAGE_BYTES;
+    return {
+      block,
+      offsetBytes: offset - (offset % block.hostPageBytes),
+      lengthBytes: block.hostPageBytes,
+    };
+  }
+
+  #ringOf(bank: Bank, index: number): Promise<void> {
+    const pending = this.#rings[index];
+    if (pending !== undefined) return pending;
+    const words = new Int32Array(bank.memory.buffer);
+    const { async, value } = Atomics.waitAsync(words, DOORBELL_PTR >> 2, this.#seen[index]! | 0);
+    if (!async) return Promise.resolve();
+    const ring = value.then(() => {
+      this.#rings[index] = undefined;
+    });
+    this.#rings[index] = ring;
+    return ring;
+  }
+}
+
+function doorbell(bank: Bank): number {
+  return Atomics.load(bank.u32, DOORBELL_PTR >> 2);
+}

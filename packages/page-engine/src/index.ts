@@ -1,0 +1,26 @@
+export { EngineLimits } from './engine-limits.ts';
+export {
+  PageEngineError,
+  type PageEngineErrorCode,
+  type PageEngineErrorDetails,
+} from './errors.ts';
+export { FaultPort, type FaultStatistics, type PageFault } from './fault-port.ts';
+export { GuestRam, type GuestRamHandle } from './guest-ram.ts';
+export {
+  type GuestRamOptions,
+  type RamBlockSpec,
+  TARGET_PAGE_BYTES,
+} from './layout.ts';
+export { PageScanner } from './page-scanner.ts';
+export { RamBlock, type RamSegment } from './ram-block.ts';
+export {
+  type DecodeResult,
+  type IoBuffer,
+  RamReceiver,
+} from './ram-receiver.ts';
+export {
+  type RamChunk,
+  type RamDiscard,
+  RamSender,
+  type RamSenderOptions,
+} from './ram-sender.ts';

@@ -1,0 +1,270 @@
+import { PageEngineError } from './errors.ts';
+
+// The numbers of assembly/layout.ts, which draws the bank; layout.test.ts compares the two files.
+export const TARGET_PAGE_SHIFT = 12;
+/** Counts the bytes of a target page, the unit of the bitmaps and of page records. */
+export const TARGET_PAGE_BYTES = 4096;
+export const DOORBELL_PTR = 64;
+export const WAITING_PTR = 68;
+export const RECEIVER_PTR = 128;
+export const SENDER_PTR = 192;
+export const SLOTS_PTR = 256;
+export const SLOT_BYTES = 448;
+export const SLOT_STATE = 0;
+export const SLOT_BLOCK = 4;
+export const SLOT_PAGE = 8;
+export const SLOT_COUNT = 12;
+export const SLOT_TOTAL_MS = 16;
+export const SLOT_HISTOGRAM = 32;
+export const HISTOGRAM_BUCKETS = 96;
+export const ENTRY_BYTES = 384;
+export const ENTRY_RAM = 0;
+export const ENTRY_DIRTY = 4;
+export const ENTRY_OWED = 8;
+export const ENTRY_RECEIVED = 12;
+export const ENTRY_WRITTEN = 16;
+export const ENTRY_HOST_PAGES = 20;
+export const ENTRY_FIRST_PAGE = 24;
+export const ENTRY_PAGES = 28;
+export const ENTRY_BLOCK_PAGES = 32;
+export const ENTRY_NAME_BYTES = 36;
+export const ENTRY_NAME = 64;
+export const RX_BLOCK = 0;
+export const RX_POSTCOPY = 4;
+export const RX_GATHER_BLOCK = 8;
+export const RX_GATHER_NEXT = 12;
+export const RX_POSITION = 16;
+export const RX_NEEDED = 20;
+export const RX_WORD_BLOCK = 24;
+export const RX_EXPECTED = 28;
+export const RX_WORD = 32;
+export const RX_NORMAL = 40;
+export const RX_ZERO = 44;
+export const RX_PLACED = 48;
+export const TX_NEXT_PAGE = 0;
+export const TX_NORMAL = 4;
+export const TX_ZERO = 8;
+export const TX_DIRTY = 12;
+export const DECODE_NEED_MORE = 0;
+export const DECODE_RECORD = 1;
+export const DECODE_FOREIGN = 2;
+export const DECODE_UNKNOWN_BLOCK = 3;
+export const DECODE_NO_BLOCK = 4;
+export const DECODE_OUT_OF_RANGE = 5;
+export const DECODE_FILL = 6;
+export const DECODE_RECEIVED = 7;
+export const DECODE_ORDER = 8;
+
+/** Holds the longest page record: be64, name length, name, page. */
+export const MAX_RECORD_BYTES: number = 8 + 1 + 255 + TARGET_PAGE_BYTES;
+/** Is added to the input buffer, so that a whole ioBufferBytes can follow an incomplete record. */
+export const INPUT_SLACK_BYTES = 8192;
+
+const WASM_PAGE_BYTES = 65536;
+const LINE_BYTES = 64;
+const MAX_BLOCKS = 1024;
+const MAX_VCPUS = 4096;
+const MAX_RAM_ALIGNMENT = 2 * 1024 * 1024;
+const MAX_HOST_PAGE_BYTES = 1024 ** 3;
+/** One wasm page short of 4 GiB, so that every end pointer fits into 32 bits. */
+const MAX_BANK_BYTES: number = 2 ** 32 - WASM_PAGE_BYTES;
+
+/** Describes a RAM block: its name in the stream, its length and the size of its host pages. */
+export interface RamBlockSpec {
+  /** 1 to 255 bytes in UTF-8, unique. */
+  readonly name: string;
+  /** A multiple of hostPageBytes. */
+  readonly lengthBytes: number;
+  /** A power of two from 4 KiB to 1 GiB; QEMU uses 4 KiB, 2 MiB and 1 GiB. */
+  readonly hostPageBytes: number;
+}
+
+/** Shapes the memory of a guest. */
+export interface GuestRamOptions {
+  /** Makes the memory shareable with workers. Default false. */
+  readonly shared?: boolean;
+  /** Counts the fault slots, one a vCPU. Default 1. */
+  readonly vcpus?: number;
+  /** Sizes a region in bank 0 that belongs to the user. Default 0. */
+  readonly reservedBytes?: number;
+  /** Sizes each send buffer and, with 8 KiB more, the input buffer. Default 1 MiB. */
+  readonly ioBufferBytes?: number;
+  /** Counts the send buffers. Default 4. */
+  readonly ioBuffers?: number;
+  /** Limits a bank. Default and maximum 4 GiB less 64 KiB. */
+  readonly maxBankBytes?: number;
+}
+
+/** Locates the part of a RAM block that lies in one bank; a block has at most one in each. */
+export interface SegmentPlan {
+  readonly block: number;
+  readonly bank: number;
+  readonly ptr: number;
+  readonly firstPage: number;
+  readonly pages: number;
+  readonly dirtyPtr: number;
+  readonly owedPtr: number;
+  readonly receivedPtr: number;
+  readonly writtenPtr: number;
+}
+
+export interface BankPlan {
+  readonly wasmPages: number;
+  readonly reservedPtr: number;
+  readonly sendPtrs: readonly number[];
+  readonly inputPtr: number;
+  readonly segments: readonly SegmentPlan[];
+}
+
+export interface RamPlan {
+  readonly options: Required<GuestRamOptions>;
+  readonly tablePtr: number;
+  readonly inputBytes: number;
+  readonly banks: readonly BankPlan[];
+}
+
+function align(value: number, to: number): number {
+  return Math.ceil(value / to) * to;
+}
+
+function bitmapBytes(pages: number): number {
+  return align(Math.ceil(pages / 8), LINE_BYTES);
+}
+
+function checkedOption(
+  name: string,
+  value: number | undefined,
+  fallback: number,
+  min: number,
+  max: number,
+): number {
+  const checked = value ?? fallback;
+  if (!Number.isSafeInteger(checked) || checked < min || checked > max) {
+    throw new PageEngineError('BAD_OPTION', `${name} is ${checked}, not in ${min} to ${max}`);
+  }
+  return checked;
+}
+
+function checkBlocks(blocks: readonly RamBlockSpec[]): void {
+  if (blocks.length === 0 || blocks.length > MAX_BLOCKS) {
+    throw new PageEngineError('BAD_BLOCK', `${blocks.length} RAM blocks, not 1 to ${MAX_BLOCKS}`);
+  }
+  const names = new Set<string>();
+  for (const { name, lengthBytes, hostPageBytes } of blocks) {
+    const refuse = (problem: string): never => {
+      throw new PageEngineError('BAD_BLOCK', `RAM block ${JSON.stringify(name)}: ${problem}`, {
+        block: name,
+      });
+    };
+    const nameBytes = new TextEncoder().encode(name).length;
+    if (nameBytes === 0 || nameBytes > 255) refuse(`name of ${nameBytes} bytes, not 1 to 255`);
+    if (names.has(name)) refuse('the name is taken');
+    names.add(name);
+    if (
+      !Number.isSafeInteger(hostPageBytes) ||
+      hostPageBytes < TARGET_PAGE_BYTES ||
+      hostPageBytes > MAX_HOST_PAGE_BYTES ||
+      !Number.isInteger(Math.log2(hostPageBytes))
+    ) {
+      refuse(`host page of ${hostPageBytes} bytes, not a power of two from 4 KiB to 1 GiB`);
+    }
+    if (
+      !Number.isSafeInteger(lengthBytes) ||
+      lengthBytes <= 0 ||
+      lengthBytes / TARGET_PAGE_BYTES >= 2 ** 31 ||
+      lengthBytes % hostPageBytes !== 0
+    ) {
+      refuse(`length of ${lengthBytes} bytes is no multiple of ${hostPageBytes} below 8 TiB`);
+    }
+  }
+}
+
+/** Checks the blocks and options, fills in the defaults and decides where everything lies. */
+export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions): RamPlan {
+  checkBlocks(blocks);
+  const options: Required<GuestRamOptions> = {
+    shared: given.shared ?? false,
+    vcpus: checkedOption('vcpus', given.vcpus, 1, 0, MAX_VCPUS),
+    reservedBytes: checkedOption('reservedBytes', given.reservedBytes, 0, 0, 2 ** 31),
+    ioBufferBytes: checkedOption('ioBufferBytes', given.ioBufferBytes, 2 ** 20, 8192, 2 ** 28),
+    ioBuffers: checkedOption('ioBuffers', given.ioBuffers, 4, 1, 64),
+    maxBankBytes: checkedOption(
+      'maxBankBytes',
+      given.maxBankBytes,
+      MAX_BANK_BYTES,
+      2 ** 20,
+      MAX_BANK_BYTES,
+    ),
+  };
+  const tablePtr = SLOTS_PTR + options.vcpus * SLOT_BYTES;
+  const bitmapsPtr = align(tablePtr + blocks.length * ENTRY_BYTES, LINE_BYTES);
+  const inputBytes = options.ioBufferBytes + INPUT_SLACK_BYTES;
+  const buffersBytes =
+    options.ioBuffers * align(options.ioBufferBytes, TARGET_PAGE_BYTES) +
+    align(inputBytes, TARGET_PAGE_BYTES);
+  // Four bitmaps over all that a bank could hold: a little more than any bank needs.
+  const bitmapsBytes =
+    4 * bitmapBytes(options.maxBankBytes / TARGET_PAGE_BYTES) + 4 * LINE_BYTES * blocks.length;
+
+  const banks: BankPlan[] = [];
+  let block = 0;
+  let page = 0;
+  while (block < blocks.length) {
+    const bank = banks.length;
+    const reservedBytes = bank === 0 ? align(options.reservedBytes, TARGET_PAGE_BYTES) : 0;
+    const reservedPtr = align(bitmapsPtr + bitmapsBytes, TARGET_PAGE_BYTES);
+    const buffersPtr = reservedPtr + reservedBytes;
+    const segments: SegmentPlan[] = [];
+    let bitmapPtr = bitmapsPtr;
+    let ramPtr = buffersPtr + buffersBytes;
+    for (; block < blocks.length; block++, page = 0) {
+      const { lengthBytes, hostPageBytes } = blocks[block]!;
+      const ptr = align(ramPtr, Math.min(hostPageBytes, MAX_RAM_ALIGNMENT));
+      const room = Math.max(0, Math.floor((options.maxBankBytes - ptr) / hostPageBytes));
+      const pages = Math.min(
+        lengthBytes / TARGET_PAGE_BYTES - page,
+        room * (hostPageBytes / TARGET_PAGE_BYTES),
+      );
+      if (pages === 0) break;
+      const bitmap = (): number => {
+        const at = bitmapPtr;
+        bitmapPtr += bitmapBytes(pages);
+        return at;
+      };
+      segments.push({
+        block,
+        bank,
+        ptr,
+        firstPage: page,
+        pages,
+        dirtyPtr: bitmap(),
+        owedPtr: bitmap(),
+        receivedPtr: bitmap(),
+        writtenPtr: bitmap(),
+      });
+      ramPtr = ptr + pages * TARGET_PAGE_BYTES;
+      page += pages;
+      if (page * TARGET_PAGE_BYTES < lengthBytes) break;
+    }
+    if (segments.length === 0) {
+      const { name, hostPageBytes } = blocks[block]!;
+      throw new PageEngineError(
+        'BANK_TOO_SMALL',
+        `a bank of ${options.maxBankBytes} bytes has no room for a host page of ${hostPageBytes}` +
+          ` bytes beside ${buffersPtr + buffersBytes} bytes of bitmaps and buffers`,
+        { block: name },
+      );
+    }
+    banks.push({
+      wasmPages: Math.ceil(ramPtr / WASM_PAGE_BYTES),
+      reservedPtr,
+      sendPtrs: Array.from(
+        { length: options.ioBuffers },
+        (_, i) => buffersPtr + i * align(options.ioBufferBytes, TARGET_PAGE_BYTES),
+      ),
+      inputPtr: buffersPtr + options.ioBuffers * align(options.ioBufferBytes, TARGET_PAGE_BYTES),
+      segments,
+    });
+  }
+  return { options, tablePtr, inputBytes, banks };
+}

@@ -1,0 +1,334 @@
+import type { Bank } from './bank.ts';
+import { PageEngineError, type PageEngineErrorCode } from './errors.ts';
+import type { GuestRam } from './guest-ram.ts';
+import {
+  DECODE_FILL,
+  DECODE_FOREIGN,
+  DECODE_NEED_MORE,
+  DECODE_NO_BLOCK,
+  DECODE_ORDER,
+  DECODE_OUT_OF_RANGE,
+  DECODE_RECEIVED,
+  DECODE_RECORD,
+  RECEIVER_PTR,
+  RX_BLOCK,
+  RX_EXPECTED,
+  RX_GATHER_BLOCK,
+  RX_NEEDED,
+  RX_NORMAL,
+  RX_PLACED,
+  RX_POSITION,
+  RX_POSTCOPY,
+  RX_WORD,
+  RX_WORD_BLOCK,
+  RX_ZERO,
+  TARGET_PAGE_BYTES,
+} from './layout.ts';
+import type { RamBlock } from './ram-block.ts';
+
+/** The first step into another bank; doubled while steps are used up whole. Holds any record. */
+const FIRST_STEP_BYTES = 8192;
+
+/** Names the buffer that a transport reads into. */
+export interface IoBuffer {
+  /** Views bank 0; ioBufferBytes and 8 KiB long. */
+  readonly bytes: Uint8Array;
+  readonly ptr: number;
+}
+
+/** Tells how far {@link RamReceiver.decode} came; the next call overwrites it. */
+export interface DecodeResult {
+  /** Bytes of whole page records, from the call's `start`. */
+  readonly consumed: number;
+  /** `record`: what follows is no page record, the caller reads it. */
+  readonly status: 'need-more' | 'record' | 'error';
+  /** The flags of the record at the stopping point; 0 with `need-more`. */
+  readonly flags: number;
+  /** With `need-more`: the bytes of the incomplete record, as far as known. */
+  readonly bytesNeeded: number;
+  readonly error: PageEngineError | undefined;
+}
+
+/**
+ * Decodes page records into guest memory.
+ *
+ * Precopy: straight into place, the last copy wins. Postcopy: a host page becomes present at once,
+ * when all of its target pages have come in order; until then its bits are clear and no vCPU looks
+ * at its memory, so it is gathered in its own place and never copied twice.
+ * @see QEMU migration/ram.c: ram_load_precopy, ram_load_postcopy
+ */
+export class RamReceiver {
+  readonly input: IoBuffer;
+  readonly #ram: GuestRam;
+  /** The bank in which the last record was decoded: its receiver state is the valid one. */
+  #bank: Bank;
+  readonly #result = {
+    consumed: 0,
+    status: 'need-more' as DecodeResult['status'],
+    flags: 0,
+    bytesNeeded: 0,
+    error: undefined as PageEngineError | undefined,
+  };
+  #normalPages = 0;
+  #zeroPages = 0;
+  #placedHostPages = 0;
+
+  constructor(ram: GuestRam) {
+    this.#ram = ram;
+    this.#bank = ram.banks[0]!;
+    const { bytes, plan } = ram.banks[0]!;
+    const ptr = plan.inputPtr;
+    this.input = { bytes: bytes.subarray(ptr, ptr + ram.plan.inputBytes), ptr };
+    for (const bank of ram.banks) bank.setU32(RECEIVER_PTR + RX_POSTCOPY, 0);
+    this.reset();
+  }
+
+  /** Counts what was decoded since the receiver was made. */
+  get counters(): {
+    readonly normalPages: number;
+    readonly zeroPages: number;
+    /** Host pages that became present in postcopy. */
+    readonly placedHostPages: number;
+  } {
+    return {
+      normalPages: this.#normalPages,
+      zeroPages: this.#zeroPages,
+      placedHostPages: this.#placedHostPages,
+    };
+  }
+
+  /** Returns the block that a record with CONTINUE would mean. */
+  get currentBlock(): RamBlock | undefined {
+    return this.#ram.blocks[this.#bank.getU32(RECEIVER_PTR + RX_BLOCK) - 1];
+  }
+
+  /** Tells that a host page has come in part. */
+  get hostPageIncomplete(): boolean {
+    return this.#bank.getU32(RECEIVER_PTR + RX_GATHER_BLOCK) !== 0;
+  }
+
+  /** Forgets the current block and an incomplete host page: call it at a new connection. */
+  reset(): void {
+    for (const bank of this.#ram.banks) {
+      bank.setU32(RECEIVER_PTR + RX_BLOCK, 0);
+      bank.setU32(RECEIVER_PTR + RX_GATHER_BLOCK, 0);
+    }
+  }
+
+  /** Places whole host pages from now on, each once. */
+  enterPostcopy(): void {
+    for (const bank of this.#ram.banks) bank.setU32(RECEIVER_PTR + RX_POSTCOPY, 1);
+  }
+
+  /**
+   * Makes pages missing again. WebAssembly cannot give their memory back; nothing reads it until
+   * the pages come anew.
+   * @throws PageEngineError DISCARD_OUT_OF_RANGE, DISCARD_UNALIGNED
+   * @see QEMU migration/ram.c: ram_discard_range
+   */
+  discard(block: RamBlock, startBytes: number, lengthBytes: number): void {
+    const refuse = (code: 'DISCARD_OUT_OF_RANGE' | 'DISCARD_UNALIGNED', problem: string): never => {
+      throw new PageEngineError(
+        code,
+        `discard of ${lengthBytes} bytes at ${startBytes} of RAM block ${block.name}: ${problem}`,
+        { block: block.name, offsetBytes: startBytes, lengthBytes },
+      );
+    };
+    if (
+      !Number.isSafeInteger(startBytes) ||
+      !Number.isSafeInteger(lengthBytes) ||
+      startBytes < 0 ||
+      lengthBytes < 0 ||
+      startBytes + lengthBytes > block.lengthBytes
+    ) {
+      refuse('DISCARD_OUT_OF_RANGE', `the block has ${block.lengthBytes} bytes`);
+    }
+    if (startBytes % block.hostPageBytes !== 0 || lengthBytes % block.hostPageBytes !== 0) {
+      refuse('DISCARD_UNALIGNED', `its host pages have ${block.hostPageBytes} bytes`);
+    }
+    const from = startBytes / TARGET_PAGE_BYTES;
+    const to = from + lengthBytes / TARGET_PAGE_BYTES;
+    for (const { bank, firstPage, pages, receivedPtr } of block.segments) {
+      const first = Math.max(from - firstPage, 0);
+      const end = Math.min(to - firstPage, pages);
+      if (first < end) this.#ram.banks[bank]!.engine.clearRange(receivedPtr, first, end);
+    }
+  }
+
+  /**
+   * Consumes the page records of input.bytes[start, end), up to the first that is incomplete, no
+   * page record, or wrong. Nothing of a wrong record is applied; those before it are.
+   * @throws PageEngineError RANGE when the range is not in the buffer
+   */
+  decode(start: number, end: number): DecodeResult {
+    if (!(start >= 0 && start <= end && end <= this.input.bytes.length)) {
+      throw new PageEngineError(
+        'RANGE',
+        `bytes ${start} to ${end} of an input buffer of ${this.input.bytes.length}`,
+      );
+    }
+    const result = this.#result;
+    result.flags = 0;
+    result.bytesNeeded = 0;
+    result.error = undefined;
+    let position = start;
+    let stepBytes = FIRST_STEP_BYTES;
+    for (;;) {
+      const bank = this.#bank;
+      const isHome = bank.index === 0;
+      const stepEnd = isHome ? end : Math.min(position + stepBytes, end);
+      const from = bank.plan.inputPtr + (isHome ? position : 0);
+      // A record whose page lies in another bank is read from a copy there.
+      if (!isHome) bank.bytes.set(this.input.bytes.subarray(position, stepEnd), from);
+      const status = this.#run(bank, from, from + stepEnd - position);
+      const used = bank.getU32(RECEIVER_PTR + RX_POSITION) - from;
+      position += used;
+      if (status === DECODE_FOREIGN) {
+        this.#moveTo(this.#bankOfRecord(bank));
+        stepBytes = FIRST_STEP_BYTES;
+      } else if (status === DECODE_NEED_MORE && stepEnd < end) {
+        stepBytes *= 2;
+      } else {
+        result.consumed = position - start;
+        this.#settle(bank, status, position);
+        return result;
+      }
+    }
+  }
+
+  #run(bank: Bank, from: number, to: number): number {
+    const { tablePtr } = this.#ram.plan;
+    const { engine } = bank;
+    const blocks = this.#ram.blocks.length;
+    const status = engine.decode(RECEIVER_PTR, tablePtr, blocks, this.#ram.vcpus, from, to);
+    this.#normalPages += bank.getU32(RECEIVER_PTR + RX_NORMAL);
+    this.#zeroPages += bank.getU32(RECEIVER_PTR + RX_ZERO);
+    this.#placedHostPages += bank.getU32(RECEIVER_PTR + RX_PLACED);
+    return status;
+  }
+
+  #bankOfRecord(bank: Bank): Bank {
+    const block = this.#ram.blocks[bank.getU32(RECEIVER_PTR + RX_WORD_BLOCK) - 1]!;
+    const page = Number(this.#word(bank) >> 12n);
+    const segment = block.segments.findLast(({ firstPage }) => firstPage <= page)!;
+    return this.#ram.banks[segment.bank]!;
+  }
+
+  #moveTo(bank: Bank): void {
+    bank.setU32(RECEIVER_PTR + RX_BLOCK, this.#bank.getU32(RECEIVER_PTR + RX_BLOCK));
+    this.#bank = bank;
+  }
+
+  #word(bank: Bank): bigint {
+    return bank.view.getBigUint64(RECEIVER_PTR + RX_WORD, true);
+  }
+
+  #settle(bank: Bank, status: number, position: number): void {
+    const result = this.#result;
+    if (status === DECODE_NEED_MORE) {
+      result.status = 'need-more';
+      result.bytesNeeded = bank.getU32(RECEIVER_PTR + RX_NEEDED);
+      return;
+    }
+    result.flags = Number(this.#word(bank) & 0xfffn);
+    if (status === DECODE_RECORD) {
+      result.status = 'record';
+      return;
+    }
+    result.status = 'error';
+    result.error = this.#errorOf(bank, status, position);
+  }
+
+  #errorOf(bank: Bank, status: number, position: number): PageEngineError {
+    const word = this.#word(bank);
+    const offsetBytes = word & ~0xfffn;
+    const flags = Number(word & 0xfffn);
+    const block = this.#ram.blocks[bank.getU32(RECEIVER_PTR + RX_WORD_BLOCK) - 1];
+    const expectedPage = bank.getU32(RECEIVER_PTR + RX_EXPECTED);
+    const fail = (
+      code: PageEngineErrorCode,
+      message: string,
+      expected: string,
+      found: string,
+    ): PageEngineError =>
+      new PageEngineError(code, message, {
+        offsetBytes,
+        flags,
+        position,
+        expected,
+        found,
+        ...(block === undefined ? {} : { block: block.name }),
+      });
+    if (block === undefined) {
+      if (status === DECODE_NO_BLOCK) {
+        return fail(
+          'NO_PREVIOUS_BLOCK',
+          'page record of the same block as before, and there was none before',
+          'a block name',
+          `flags 0x${flags.toString(16)}`,
+        );
+      }
+      const name = this.#nameAt(position + 8);
+      return fail(
+        'UNKNOWN_BLOCK',
+        `page record of RAM block ${name}, which this guest does not have; its blocks were probably` +
+          ' configured otherwise on the source',
+        `one of ${this.#ram.blocks.map(({ name: known }) => JSON.stringify(known)).join(', ')}`,
+        name,
+      );
+    }
+    const where = `RAM block ${block.name}, offset 0x${offsetBytes.toString(16)}`;
+    const page = `page ${offsetBytes >> 12n}`;
+    switch (status) {
+      case DECODE_OUT_OF_RANGE:
+        return fail(
+          'OFFSET_OUT_OF_RANGE',
+          `${where}: beyond the block's end; its length differs on the source, or the stream is corrupt`,
+          `an offset below 0x${block.lengthBytes.toString(16)}`,
+          `0x${offsetBytes.toString(16)}`,
+        );
+      case DECODE_FILL:
+        return fail(
+          'ZERO_PAGE_FILL',
+          `${where}: zero page with another fill byte; the stream is corrupt`,
+          'fill byte 0',
+          `fill byte ${this.#fillAt(position, flags)}`,
+        );
+      case DECODE_RECEIVED:
+        return fail(
+          'PAGE_ALREADY_RECEIVED',
+          `${where}: sent in postcopy, but already here; the source sent it twice or did not discard it`,
+          'a page that is missing',
+          `${page}, present`,
+        );
+      case DECODE_ORDER:
+        return fail(
+          'HOST_PAGE_ORDER',
+          `${where}: postcopy sends a host page whole, its target pages in order`,
+          this.#expectedPage(bank, block, expectedPage),
+          `${page} of RAM block ${block.name}`,
+        );
+      default:
+        throw new RangeError(`decode status ${status}`);
+    }
+  }
+
+  /** Names the page that had to come: of the incomplete host page, or a host page's first. */
+  #expectedPage(bank: Bank, block: RamBlock, page: number): string {
+    const gathered = this.#ram.blocks[bank.getU32(RECEIVER_PTR + RX_GATHER_BLOCK) - 1] ?? block;
+    const segment = gathered.segments.find((candidate) => candidate.bank === bank.index)!;
+    return `page ${segment.firstPage + page} of RAM block ${gathered.name}`;
+  }
+
+  #nameAt(position: number): string {
+    const { bytes } = this.input;
+    const name = bytes.slice(position + 1, position + 1 + bytes[position]!);
+    return JSON.stringify(new TextDecoder().decode(name.slice()));
+  }
+
+  #fillAt(position: number, flags: number): number {
+    const { bytes } = this.input;
+    const named = (flags & 0x20) === 0;
+    return bytes[position + (named ? 9 + bytes[position + 8]! : 8)]!;
+  }
+}

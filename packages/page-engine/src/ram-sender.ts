@@ -1,0 +1,414 @@
+import type { Bank } from './bank.ts';
+import { PageEngineError } from './errors.ts';
+import type { GuestRam } from './guest-ram.ts';
+import {
+  ENTRY_BYTES,
+  MAX_RECORD_BYTES,
+  SENDER_PTR,
+  type SegmentPlan,
+  TARGET_PAGE_BYTES,
+  TX_DIRTY,
+  TX_NEXT_PAGE,
+  TX_NORMAL,
+  TX_ZERO,
+} from './layout.ts';
+import type { RamBlock } from './ram-block.ts';
+
+/** Caps a list of discard ranges, as QEMU does for one command. */
+const MAX_DISCARD_RANGES = 12;
+/** Caps the queue of requests; beyond it a page waits for the background. */
+const MAX_REQUESTS = 65_536;
+
+export interface RamSenderOptions {
+  /** Limits the chunks that are out at a time; at most the guest memory's ioBuffers. */
+  readonly buffers?: number;
+  /** Sends zero pages as ZERO records. Default true. */
+  readonly zeroPages?: boolean;
+}
+
+/** Holds encoded page records in a buffer that is the caller's until it is released. */
+export interface RamChunk {
+  /** Views guest-side memory: valid until release. */
+  readonly bytes: Uint8Array;
+  readonly normalPages: number;
+  readonly zeroPages: number;
+  /** Tells that the chunk answers requests of the destination. */
+  readonly requested: boolean;
+  /** Tells that nothing is owed any more behind this chunk's last page. */
+  readonly endOfRound: boolean;
+  /** Gives the buffer back; once is enough, more does nothing. */
+  release(): void;
+}
+
+/** Lists ranges of a block that the destination must forget. */
+export interface RamDiscard {
+  readonly block: RamBlock;
+  /** Pairs of start and length in bytes, ascending, at most 12. */
+  readonly ranges: readonly (readonly [number, number])[];
+}
+
+interface SenderSegment {
+  readonly block: RamBlock;
+  readonly bank: Bank;
+  readonly plan: SegmentPlan;
+  /** Counts the target pages of a host page. */
+  readonly perHost: number;
+}
+
+/** A run of pages within one segment. */
+interface Run {
+  readonly segment: SenderSegment;
+  page: number;
+  readonly end: number;
+}
+
+interface OpenChunk {
+  readonly buffer: number;
+  readonly limitBytes: number;
+  bank: Bank | undefined;
+  bytes: number;
+  normalPages: number;
+  zeroPages: number;
+  requested: boolean;
+}
+
+/**
+ * Encodes a guest's pages for a migration: what is owed, in rounds (precopy) or by whole host pages
+ * with requests first (postcopy). A guest memory has one sender at a time.
+ * @see QEMU migration/ram.c: ram_find_and_save_block, ram_save_host_page
+ */
+export class RamSender {
+  readonly #ram: GuestRam;
+  readonly #segments: readonly SenderSegment[];
+  readonly #freeBuffers: number[];
+  readonly #findZeroPages: boolean;
+  #cursorSegment = 0;
+  #cursorPage = 0;
+  #owed = 0;
+  #roundComplete = false;
+  #postcopy = false;
+  #namedBlock: RamBlock | undefined;
+  /** Postcopy: the host page of which a part is on its way. */
+  #unfinished: Run | undefined;
+  readonly #requests: { readonly block: RamBlock; from: number; readonly to: number }[] = [];
+  #normalPages = 0;
+  #zeroPages = 0;
+  #bytes = 0;
+
+  /** @throws PageEngineError BAD_OPTION */
+  constructor(ram: GuestRam, options: RamSenderOptions = {}) {
+    const { ioBuffers } = ram.plan.options;
+    const buffers = options.buffers ?? ioBuffers;
+    if (!Number.isInteger(buffers) || buffers < 1 || buffers > ioBuffers) {
+      throw new PageEngineError('BAD_OPTION', `buffers is ${buffers}, not in 1 to ${ioBuffers}`);
+    }
+    this.#ram = ram;
+    this.#freeBuffers = Array.from({ length: buffers }, (_, i) => i);
+    this.#findZeroPages = options.zeroPages ?? true;
+    this.#segments = ram.blocks.flatMap((block) =>
+      block.segments.map((plan) => ({
+        block,
+        plan,
+        bank: ram.banks[plan.bank]!,
+        perHost: block.hostPageBytes / TARGET_PAGE_BYTES,
+      })),
+    );
+    for (const { bank, plan } of this.#segments) {
+      bank.engine.clearRange(plan.owedPtr, 0, plan.pages);
+    }
+  }
+
+  /** Counts what was encoded since the sender was made. */
+  get counters(): {
+    readonly normalPages: number;
+    readonly zeroPages: number;
+    readonly bytes: number;
+  } {
+    return { normalPages: this.#normalPages, zeroPages: this.#zeroPages, bytes: this.#bytes };
+  }
+
+  /** Counts the target pages that are still to be sent. */
+  owedPages(): number {
+    return this.#owed;
+  }
+
+  get owedBytes(): number {
+    return this.#owed * TARGET_PAGE_BYTES;
+  }
+
+  /** Tells that the sweep has passed the last owed page; the next one starts by itself. */
+  get roundComplete(): boolean {
+    return this.#roundComplete;
+  }
+
+  /** Owes every page, clears the dirty log and begins a round. */
+  oweAll(): void {
+    for (const { bank, plan } of this.#segments) {
+      bank.engine.syncDirty(SENDER_PTR, plan.dirtyPtr, plan.owedPtr, plan.pages);
+      bank.engine.setRange(plan.owedPtr, 0, plan.pages);
+    }
+    this.#owed = this.#ram.totalBytes / TARGET_PAGE_BYTES;
+    this.startRound();
+  }
+
+  /** Moves the dirty log into what is owed. */
+  syncDirty(): { newlyOwedPages: number; dirtyPages: number } {
+    let newlyOwedPages = 0;
+    let dirtyPages = 0;
+    for (const { bank, plan } of this.#segments) {
+      newlyOwedPages +=
+        bank.engine.syncDirty(SENDER_PTR, plan.dirtyPtr, plan.owedPtr, plan.pages) >>> 0;
+      dirtyPages += bank.getU32(SENDER_PTR + TX_DIRTY);
+    }
+    this.#owed += newlyOwedPages;
+    return { newlyOwedPages, dirtyPages };
+  }
+
+  /** Begins a sweep at the first page of the first block. */
+  startRound(): void {
+    this.#cursorSegment = 0;
+    this.#cursorPage = 0;
+    this.#roundComplete = this.#owed === 0;
+  }
+
+  /** Makes the next record name its block again: call it at a new connection. */
+  resetSection(): void {
+    this.#namedBlock = undefined;
+  }
+
+  /** Sends whole host pages from now on, requested ones first. */
+  enterPostcopy(): void {
+    this.#widen();
+    this.#postcopy = true;
+    this.startRound();
+  }
+
+  /**
+   * Widens what is owed to whole host pages and lists it, for the destination to forget.
+   * @see QEMU migration/ram.c: postcopy_each_ram_send_discard, postcopy_chunk_hostpages_pass
+   */
+  discards(): Iterable<RamDiscard> {
+    this.#widen();
+    return this.#discards();
+  }
+
+  /**
+   * Queues a request of the destination; pages that are no longer owed are passed over.
+   * @throws PageEngineError REQUEST_OUT_OF_RANGE, REQUEST_UNALIGNED
+   * @see QEMU migration/migration.c: migrate_handle_rp_req_pages
+   */
+  request(block: RamBlock, startBytes: number, lengthBytes: number): void {
+    const refuse = (code: 'REQUEST_OUT_OF_RANGE' | 'REQUEST_UNALIGNED', problem: string): never => {
+      throw new PageEngineError(
+        code,
+        `request of ${lengthBytes} bytes at ${startBytes} of RAM block ${block.name}: ${problem}`,
+        { block: block.name, offsetBytes: startBytes, lengthBytes },
+      );
+    };
+    if (
+      !Number.isSafeInteger(startBytes) ||
+      !Number.isSafeInteger(lengthBytes) ||
+      startBytes < 0 ||
+      lengthBytes <= 0 ||
+      startBytes + lengthBytes > block.lengthBytes
+    ) {
+      refuse('REQUEST_OUT_OF_RANGE', `the block has ${block.lengthBytes} bytes`);
+    }
+    if (startBytes % TARGET_PAGE_BYTES !== 0 || lengthBytes % TARGET_PAGE_BYTES !== 0) {
+      refuse('REQUEST_UNALIGNED', `start and length must be multiples of ${TARGET_PAGE_BYTES}`);
+    }
+    const perHost = block.hostPageBytes / TARGET_PAGE_BYTES;
+    const from = Math.floor(startBytes / block.hostPageBytes) * perHost;
+    const to = Math.ceil((startBytes + lengthBytes) / block.hostPageBytes) * perHost;
+    if (this.#requests.length < MAX_REQUESTS) this.#requests.push({ block, from, to });
+  }
+
+  /**
+   * Encodes the next owed pages into a free buffer and owes them no more.
+   * @param maxBytes limits the chunk; at least one record is encoded
+   * @returns undefined when nothing is owed or every buffer is out
+   */
+  next(maxBytes: number = this.#ram.plan.options.ioBufferBytes): RamChunk | undefined {
+    if (this.#owed === 0) return undefined;
+    const buffer = this.#freeBuffers.pop();
+    if (buffer === undefined) return undefined;
+    const { ioBufferBytes } = this.#ram.plan.options;
+    const chunk: OpenChunk = {
+      buffer,
+      limitBytes: Math.min(Math.max(maxBytes, MAX_RECORD_BYTES), ioBufferBytes),
+      bank: undefined,
+      bytes: 0,
+      normalPages: 0,
+      zeroPages: 0,
+      requested: false,
+    };
+    if (this.#postcopy) this.#encodeRequested(chunk);
+    if (!chunk.requested && this.#unfinished === undefined) this.#encodeBackground(chunk);
+    return this.#close(chunk);
+  }
+
+  /** Ends the host page that is on its way, then serves the requests, as far as the chunk goes. */
+  #encodeRequested(chunk: OpenChunk): void {
+    if (!this.#finishHostPage(chunk)) return;
+    for (let request = this.#requests[0]; request; request = this.#requests[0]) {
+      const run = this.#owedRun(request.block, request.from, request.to);
+      if (run === undefined) {
+        this.#requests.shift();
+        continue;
+      }
+      if (chunk.bank !== undefined && chunk.bank !== run.segment.bank) return;
+      chunk.requested = true;
+      const done = this.#encode(chunk, run);
+      // The background goes on from here: the guest is likely to touch what comes next.
+      this.#cursorSegment = this.#segments.indexOf(run.segment);
+      this.#cursorPage = run.page;
+      request.from = run.segment.plan.firstPage + run.page;
+      if (!done) return;
+    }
+  }
+
+  #encodeBackground(chunk: OpenChunk): void {
+    if (!this.#moveToOwed()) {
+      this.startRound();
+      this.#moveToOwed();
+    }
+    this.#roundComplete = false;
+    while (this.#cursorSegment < this.#segments.length) {
+      const segment = this.#segments[this.#cursorSegment]!;
+      if (chunk.bank !== undefined && chunk.bank !== segment.bank) return;
+      const run: Run = { segment, page: this.#cursorPage, end: segment.plan.pages };
+      const done = this.#encode(chunk, run);
+      this.#cursorPage = run.page;
+      if (!done) return;
+      this.#cursorSegment++;
+      this.#cursorPage = 0;
+    }
+  }
+
+  #finishHostPage(chunk: OpenChunk): boolean {
+    const run = this.#unfinished;
+    if (run === undefined) return true;
+    this.#unfinished = undefined;
+    return this.#encode(chunk, run);
+  }
+
+  /** Encodes a run as far as the chunk has room; returns whether all of it went in. */
+  #encode(chunk: OpenChunk, run: Run): boolean {
+    const { bank, block, perHost } = run.segment;
+    const ptr = bank.plan.sendPtrs[chunk.buffer]!;
+    const bytes = bank.engine.encode(
+      SENDER_PTR,
+      this.#ram.plan.tablePtr + block.index * ENTRY_BYTES,
+      this.#namedBlock === block ? 1 : 0,
+      run.page,
+      run.end,
+      ptr + chunk.bytes,
+      ptr + chunk.limitBytes,
+      this.#findZeroPages ? 1 : 0,
+    );
+    run.page = bank.getU32(SENDER_PTR + TX_NEXT_PAGE);
+    if (bytes > 0) {
+      this.#namedBlock = block;
+      chunk.bank = bank;
+      chunk.bytes += bytes;
+      chunk.normalPages += bank.getU32(SENDER_PTR + TX_NORMAL);
+      chunk.zeroPages += bank.getU32(SENDER_PTR + TX_ZERO);
+    }
+    const done = run.page >= run.end;
+    if (!done && this.#postcopy && run.page % perHost !== 0) {
+      const end = run.page - (run.page % perHost) + perHost;
+      this.#unfinished = { segment: run.segment, page: run.page, end };
+    }
+    return done;
+  }
+
+  #close(chunk: OpenChunk): RamChunk | undefined {
+    const { buffer, bank, bytes, normalPages, zeroPages, requested } = chunk;
+    if (bank === undefined) {
+      this.#freeBuffers.push(buffer);
+      return undefined;
+    }
+    this.#owed -= normalPages + zeroPages;
+    this.#normalPages += normalPages;
+    this.#zeroPages += zeroPages;
+    this.#bytes += bytes;
+    this.#roundComplete = !this.#moveToOwed();
+    const ptr = bank.plan.sendPtrs[buffer]!;
+    let isOut = true;
+    return {
+      bytes: bank.bytes.subarray(ptr, ptr + bytes),
+      normalPages,
+      zeroPages,
+      requested,
+      endOfRound: this.#roundComplete,
+      release: () => {
+        if (isOut) this.#freeBuffers.push(buffer);
+        isOut = false;
+      },
+    };
+  }
+
+  /** Moves the cursor to the first owed page at or behind it; returns whether there is one. */
+  #moveToOwed(): boolean {
+    for (; this.#cursorSegment < this.#segments.length; this.#cursorSegment++) {
+      const { bank, plan } = this.#segments[this.#cursorSegment]!;
+      const page = bank.engine.nextSet(plan.owedPtr, this.#cursorPage, plan.pages);
+      this.#cursorPage = page;
+      if (page < plan.pages) return true;
+      this.#cursorPage = 0;
+    }
+    return false;
+  }
+
+  /** Finds the first owed page of a block's range and what follows in the same segment. */
+  #owedRun(block: RamBlock, from: number, to: number): Run | undefined {
+    for (const segment of this.#segments) {
+      if (segment.block !== block) continue;
+      const { owedPtr, firstPage, pages } = segment.plan;
+      const first = Math.max(from - firstPage, 0);
+      const end = Math.min(to - firstPage, pages);
+      if (first >= end) continue;
+      const page = segment.bank.engine.nextSet(owedPtr, first, end);
+      if (page < end) return { segment, page, end };
+    }
+    return undefined;
+  }
+
+  #widen(): void {
+    let owed = 0;
+    for (const { bank, plan, perHost } of this.#segments) {
+      bank.engine.widen(plan.owedPtr, plan.pages, perHost);
+      owed += bank.engine.countSet(plan.owedPtr, 0, plan.pages);
+    }
+    this.#owed = owed;
+  }
+
+  *#discards(): Generator<RamDiscard> {
+    for (const block of this.#ram.blocks) {
+      let ranges: [number, number][] = [];
+      for (const { bank, plan } of this.#segments.filter((segment) => segment.block === block)) {
+        const { owedPtr, firstPage, pages } = plan;
+        let end = 0;
+        for (;;) {
+          const start = bank.engine.nextSet(owedPtr, end, pages);
+          if (start >= pages) break;
+          end = bank.engine.nextClear(owedPtr, start, pages);
+          const startBytes = (firstPage + start) * TARGET_PAGE_BYTES;
+          const lengthBytes = (end - start) * TARGET_PAGE_BYTES;
+          const last = ranges.at(-1);
+          if (last !== undefined && last[0] + last[1] === startBytes) {
+            // The range goes on across a bank's end.
+            last[1] += lengthBytes;
+            continue;
+          }
+          if (ranges.length === MAX_DISCARD_RANGES) {
+            yield { block, ranges };
+            ranges = [];
+          }
+          ranges.push([startBytes, lengthBytes]);
+        }
+      }
+      if (ranges.length > 0) yield { block, ranges };
+    }
+  }
+}
