@@ -34,15 +34,13 @@ export function ensurePresent(slotPtr: usize, receivedPtr: usize, block: u32, pa
 
 // Records a write in the dirty log. To be called after the write, never before: the migration
 // thread clears the bit first and reads the page then, so a bit set too early could be cleared
-// before the write is there to be read. The fence keeps the processor to that order: without it the
-// bit could be read as still set while the write waits in the store buffer.
+// before the write is there to be read. The bit is set even if it is set already: the exchange is
+// also the fence that this order needs. After a mere load the write could still wait in the store
+// buffer when the migration thread, having cleared the bit, reads the page.
 // @ts-ignore: decorator
 @inline
 export function markDirty(dirtyPtr: usize, page: u32): void {
-  const at = dirtyPtr + ((<usize>page >> 6) << 3);
-  const bit = <u64>1 << (page & 63);
-  atomic.fence();
-  if ((atomic.load<u64>(at) & bit) == 0) atomic.or<u64>(at, bit);
+  atomic.or<u64>(dirtyPtr + ((<usize>page >> 6) << 3), <u64>1 << (page & 63));
 }
 
 function waitForPage(slotPtr: usize, receivedPtr: usize, block: u32, page: u32): void {

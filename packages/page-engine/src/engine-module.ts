@@ -9,6 +9,7 @@ export interface Engine {
   nextSet(bitmap: number, from: number, to: number): number;
   setRange(bitmap: number, from: number, to: number): void;
   widen(bitmap: number, pages: number, perHost: number): void;
+  hashPage(ptr: number): bigint;
   hashPages(ptr: number, pages: number, previous: bigint): bigint;
   copy(to: number, from: number, lengthBytes: number): void;
   readTouch(ptr: number, lengthBytes: number): bigint;

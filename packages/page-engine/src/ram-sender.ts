@@ -141,6 +141,11 @@ export class RamSender {
     return this.#roundComplete;
   }
 
+  /** Tells that the next chunk goes on inside a host page: what is sent between must not part it. */
+  get insideHostPage(): boolean {
+    return this.#unfinished !== undefined;
+  }
+
   /** Owes every page, clears the dirty log and begins a round. */
   oweAll(): void {
     for (const { bank, plan } of this.#segments) {
@@ -242,29 +247,39 @@ export class RamSender {
       zeroPages: 0,
       requested: false,
     };
-    if (this.#postcopy) this.#encodeRequested(chunk);
-    if (!chunk.requested && this.#unfinished === undefined) this.#encodeBackground(chunk);
+    const isServed = this.#postcopy && this.#encodeRequested(chunk);
+    if (!isServed) this.#encodeBackground(chunk);
     return this.#close(chunk);
   }
 
-  /** Ends the host page that is on its way, then serves the requests, as far as the chunk goes. */
-  #encodeRequested(chunk: OpenChunk): void {
-    if (!this.#finishHostPage(chunk)) return;
+  /**
+   * Ends the host page that is on its way, then serves the requests, as far as the chunk goes.
+   * @returns whether the chunk is to go out as it is
+   */
+  #encodeRequested(chunk: OpenChunk): boolean {
+    if (this.#unfinished !== undefined) {
+      const run = this.#unfinished;
+      this.#unfinished = undefined;
+      if (!this.#encode(chunk, run)) return true;
+    }
     for (let request = this.#requests[0]; request; request = this.#requests[0]) {
       const run = this.#owedRun(request.block, request.from, request.to);
       if (run === undefined) {
         this.#requests.shift();
         continue;
       }
-      if (chunk.bank !== undefined && chunk.bank !== run.segment.bank) return;
-      chunk.requested = true;
+      if (chunk.bank !== undefined && chunk.bank !== run.segment.bank) return true;
+      const { bytes } = chunk;
       const done = this.#encode(chunk, run);
+      if (chunk.bytes === bytes) return true;
+      chunk.requested = true;
       // The background goes on from here: the guest is likely to touch what comes next.
       this.#cursorSegment = this.#segments.indexOf(run.segment);
       this.#cursorPage = run.page;
       request.from = run.segment.plan.firstPage + run.page;
-      if (!done) return;
+      if (!done) return true;
     }
+    return chunk.requested;
   }
 
   #encodeBackground(chunk: OpenChunk): void {
@@ -283,13 +298,6 @@ export class RamSender {
       this.#cursorSegment++;
       this.#cursorPage = 0;
     }
-  }
-
-  #finishHostPage(chunk: OpenChunk): boolean {
-    const run = this.#unfinished;
-    if (run === undefined) return true;
-    this.#unfinished = undefined;
-    return this.#encode(chunk, run);
   }
 
   /** Encodes a run as far as the chunk has room; returns whether all of it went in. */

@@ -1,0 +1,117 @@
+import { describe, expect, it } from 'vitest';
+import { GuestRam } from './guest-ram.ts';
+
+const KIB = 1024;
+
+async function spanning(): Promise<GuestRam> {
+  // Three banks: the block does not fit into one.
+  const ram = await GuestRam.create(
+    [
+      { name: 'low', lengthBytes: 64 * KIB, hostPageBytes: 4096 },
+      { name: 'ram', lengthBytes: 4096 * KIB, hostPageBytes: 64 * KIB },
+    ],
+    { maxBankBytes: 2 ** 21, ioBufferBytes: 8192 },
+  );
+  expect(ram.block('ram')!.segments.length).toBe(3);
+  return ram;
+}
+
+describe('RamBlock', () => {
+  it('reads what was written, across banks', async () => {
+    const block = (await spanning()).block('ram')!;
+    const border = block.segments[1]!.firstPage * 4096;
+    const bytes = Uint8Array.from({ length: 10_000 }, (_, i) => i % 251);
+    block.write(border - 5_000, bytes);
+    expect(block.read(border - 5_000, 10_000)).toEqual(bytes);
+    expect(block.view(border, 5_000)).toEqual(bytes.subarray(5_000));
+    expect(() => block.view(border - 1, 2)).toThrow(/crosses two banks/);
+    expect(block.dirtyCount()).toBe(4);
+    expect(block.dirtyCount(border / 4096, block.pageCount)).toBe(2);
+    expect(block.zeroScan()).toBe(block.pageCount - 4);
+  });
+
+  it('refuses ranges outside of the block', async () => {
+    const block = (await spanning()).block('ram')!;
+    const outside = expect.objectContaining({ code: 'RANGE' });
+    expect(() => block.read(block.lengthBytes - 1, 2)).toThrow(outside);
+    expect(() => block.read(-1, 2)).toThrow(outside);
+    expect(() => block.write(2 ** 53, new Uint8Array(1))).toThrow(outside);
+    expect(() => block.view(0.5, 1)).toThrow(outside);
+    expect(() => block.isReceived(block.pageCount)).toThrow(outside);
+    expect(() => block.checksum(3, 2)).toThrow(outside);
+    block.write(block.lengthBytes, new Uint8Array());
+    expect(block.read(block.lengthBytes, 0).length).toBe(0);
+  });
+
+  it('hashes in steps as it does at once, and sees each changed bit and swapped pages', async () => {
+    const ram = await spanning();
+    const block = ram.block('ram')!;
+    const empty = block.checksum();
+    let stepped = 0n;
+    for (let page = 0; page < block.pageCount; page += 100) {
+      stepped = block.checksum(page, Math.min(page + 100, block.pageCount), stepped);
+    }
+    expect(stepped).toBe(empty);
+    const seen = new Set([empty]);
+    for (const at of [0, 4095, 4096, 70_000, block.lengthBytes - 1]) {
+      block.write(at, Uint8Array.of(0x80));
+      seen.add(block.checksum());
+    }
+    expect(seen.size).toBe(6);
+    block.write(0, new Uint8Array(8192).fill(1, 0, 1));
+    const first = block.checksum();
+    block.write(0, new Uint8Array(8192).fill(1, 4096, 4097));
+    expect(block.checksum()).not.toBe(first);
+  });
+
+  it('hashes a page by XXH64', async () => {
+    const ram = await GuestRam.create([{ name: 'r', lengthBytes: 4096, hostPageBytes: 4096 }]);
+    const { engine } = ram.banks[0]!;
+    const { ptr } = ram.blocks[0]!.segments[0]!;
+    ram.blocks[0]!.write(
+      0,
+      Uint8Array.from({ length: 4096 }, (_, i) => i & 0xff),
+    );
+    expect(BigInt.asUintN(64, engine.hashPage(ptr))).toBe(xxh64(ram.blocks[0]!.read(0, 4096)));
+  });
+
+  it('knows presence by page and by range', async () => {
+    const ram = await spanning();
+    const block = ram.block('ram')!;
+    expect(block.receivedCount()).toBe(0);
+    expect(block.isReceived(1023)).toBe(false);
+    ram.setAllReceived(true);
+    expect(block.receivedCount()).toBe(1024);
+    expect(block.isReceived(1023)).toBe(true);
+    expect(block.isRangeReceived(0, block.lengthBytes)).toBe(true);
+    ram.setAllReceived(false);
+    expect(block.isRangeReceived(4095, 2)).toBe(false);
+    expect(block.isRangeReceived(4095, 0)).toBe(true);
+  });
+});
+
+/** Computes XXH64 with seed 0 over whole stripes, by the algorithm's definition. */
+function xxh64(bytes: Uint8Array): bigint {
+  const u64 = (n: bigint): bigint => BigInt.asUintN(64, n);
+  const rotl = (n: bigint, by: bigint): bigint => u64((n << by) | (u64(n) >> (64n - by)));
+  const [p1, p2, p3, p4] = [
+    0x9e3779b185ebca87n,
+    0xc2b2ae3d27d4eb4fn,
+    0x165667b19e3779f9n,
+    0x85ebca77c2b2ae63n,
+  ];
+  const round = (acc: bigint, lane: bigint): bigint => u64(rotl(u64(acc + lane * p2), 31n) * p1);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const acc = [u64(p1 + p2), p2, 0n, u64(-p1)];
+  for (let at = 0; at < bytes.length; at += 32) {
+    for (let lane = 0; lane < 4; lane++) {
+      acc[lane] = round(acc[lane]!, view.getBigUint64(at + lane * 8, true));
+    }
+  }
+  let hash = u64(rotl(acc[0]!, 1n) + rotl(acc[1]!, 7n) + rotl(acc[2]!, 12n) + rotl(acc[3]!, 18n));
+  for (const lane of acc) hash = u64((hash ^ round(0n, lane)) * p1 + p4);
+  hash = u64(hash + BigInt(bytes.length));
+  hash = u64((hash ^ (hash >> 33n)) * p2);
+  hash = u64((hash ^ (hash >> 29n)) * p3);
+  return hash ^ (hash >> 32n);
+}

@@ -1,0 +1,195 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import { FLAG_CONTINUE, FLAG_EOS, FLAG_PAGE, FLAG_ZERO, join, record } from '../test/migrate.ts';
+import { GuestRam } from './guest-ram.ts';
+import { type DecodeResult, RamReceiver } from './ram-receiver.ts';
+
+const KIB = 1024;
+const page = (fill: number): Uint8Array => new Uint8Array(4096).fill(fill);
+const zero = (offset: number, name?: string, fill = 0): Uint8Array =>
+  name === undefined
+    ? record(offset, FLAG_ZERO | FLAG_CONTINUE, { body: Uint8Array.of(fill) })
+    : record(offset, FLAG_ZERO, { name, body: Uint8Array.of(fill) });
+const normal = (offset: number, fill: number, name?: string): Uint8Array =>
+  name === undefined
+    ? record(offset, FLAG_PAGE | FLAG_CONTINUE, { body: page(fill) })
+    : record(offset, FLAG_PAGE, { name, body: page(fill) });
+
+describe.each([
+  ['one bank', undefined],
+  ['several banks', 2 ** 20],
+])('RamReceiver in %s', (_, maxBankBytes) => {
+  let ram: GuestRam;
+  let receiver: RamReceiver;
+
+  beforeEach(async () => {
+    ram = await GuestRam.create(
+      [
+        { name: 'small', lengthBytes: 512 * KIB, hostPageBytes: 4096 },
+        { name: 'other', lengthBytes: 512 * KIB, hostPageBytes: 4096 },
+        { name: 'huge', lengthBytes: 128 * KIB, hostPageBytes: 64 * KIB },
+      ],
+      { ioBufferBytes: 128 * KIB, ioBuffers: 1, ...(maxBankBytes && { maxBankBytes }) },
+    );
+    receiver = new RamReceiver(ram);
+  });
+
+  function decode(...records: Uint8Array[]): DecodeResult {
+    const bytes = join(records);
+    receiver.input.bytes.set(bytes, 3);
+    return receiver.decode(3, 3 + bytes.length);
+  }
+
+  function refused(code: string, ...records: Uint8Array[]): DecodeResult {
+    const result = decode(...records);
+    expect(result.status).toBe('error');
+    expect(result.error).toMatchObject({ code });
+    return result;
+  }
+
+  it('stops in front of every other record', () => {
+    for (const flags of [
+      0,
+      0x01,
+      0x04,
+      FLAG_EOS,
+      0x20,
+      0x0a,
+      0x40,
+      0x60,
+      0x80,
+      0x100,
+      0x200,
+      0xff,
+    ]) {
+      const first = normal(0, 1, 'small');
+      const result = decode(first, record(0, flags));
+      expect(result).toMatchObject({ status: 'record', flags, consumed: first.length });
+    }
+    expect(receiver.counters.normalPages).toBe(12);
+  });
+
+  it('asks for more at every cut, applies nothing of the cut record, and goes on', () => {
+    const whole = normal(8192, 7, 'other');
+    for (const cut of [0, 1, 7, 8, 9, 13, 14, 15, 4000, whole.length - 1]) {
+      const result = decode(whole.subarray(0, cut));
+      expect(result).toMatchObject({ status: 'need-more', consumed: 0, flags: 0 });
+      expect(result.bytesNeeded).toBeGreaterThan(cut);
+      expect(result.bytesNeeded).toBeLessThanOrEqual(whole.length);
+    }
+    expect(ram.block('other')!.receivedCount()).toBe(0);
+    expect(receiver.currentBlock).toBeUndefined();
+    expect(decode(whole)).toMatchObject({ status: 'need-more', consumed: whole.length });
+    expect(receiver.currentBlock?.name).toBe('other');
+    expect(ram.block('other')!.read(8191, 3)).toEqual(Uint8Array.of(0, 7, 7));
+  });
+
+  it('keeps the last copy of a page, zero or not, and remembers the block', () => {
+    decode(normal(0, 1, 'small'), zero(0), normal(4096, 2), normal(0, 3), zero(8192));
+    decode(normal(0, 9, 'huge'), normal(4096, 2), zero(0));
+    expect(ram.block('small')!.read(0, 1)).toEqual(Uint8Array.of(3));
+    expect(ram.block('huge')!.zeroScan()).toBe(31);
+    expect(ram.block('small')!.receivedCount()).toBe(3);
+    expect(receiver.counters).toEqual({ normalPages: 5, zeroPages: 3, placedHostPages: 0 });
+    expect(ram.block('small')!.dirtyCount()).toBe(0);
+  });
+
+  it('clears a page that the guest or a device wrote before', () => {
+    const small = ram.block('small')!;
+    small.write(0, Uint8Array.of(1));
+    ram.setAllReceived(true);
+    small.view(4096, 1)[0] = 5;
+    ram.setAllReceived(false);
+    decode(zero(0, 'small'), zero(4096));
+    expect(small.zeroScan()).toBe(small.pageCount);
+    decode(normal(0, 1));
+    receiver.discard(small, 0, 4096);
+    expect(small.isReceived(0)).toBe(false);
+    receiver.enterPostcopy();
+    decode(zero(0));
+    expect(small.zeroScan()).toBe(small.pageCount);
+  });
+
+  it('refuses what is wrong and names it', () => {
+    const good = normal(0, 1, 'small');
+    expect(refused('NO_PREVIOUS_BLOCK', normal(0, 1)).consumed).toBe(0);
+    const unknown = refused('UNKNOWN_BLOCK', good, zero(0, 'pc.rom'));
+    expect(unknown.consumed).toBe(good.length);
+    expect(unknown.error?.details).toEqual({
+      offsetBytes: 0n,
+      flags: FLAG_ZERO,
+      position: 3 + good.length,
+      expected: 'one of "small", "other", "huge"',
+      found: '"pc.rom"',
+    });
+    refused('UNKNOWN_BLOCK', zero(0, 'smal'));
+    refused('UNKNOWN_BLOCK', zero(0, ''));
+    expect(refused('OFFSET_OUT_OF_RANGE', zero(512 * KIB)).error?.details).toMatchObject({
+      block: 'small',
+      offsetBytes: 0x80000n,
+      expected: 'an offset below 0x80000',
+    });
+    refused('OFFSET_OUT_OF_RANGE', record(0xfffffffffffff000n, FLAG_PAGE | FLAG_CONTINUE));
+    refused('OFFSET_OUT_OF_RANGE', record(1n << 44n, FLAG_PAGE | FLAG_CONTINUE));
+    expect(refused('ZERO_PAGE_FILL', zero(4096, 'huge', 7)).error?.details.found).toBe(
+      'fill byte 7',
+    );
+    expect(() => receiver.decode(0, receiver.input.bytes.length + 1)).toThrow(
+      expect.objectContaining({ code: 'RANGE' }),
+    );
+    receiver.reset();
+    refused('NO_PREVIOUS_BLOCK', normal(0, 1));
+  });
+
+  it('makes a host page present at once, when it is whole', () => {
+    const huge = ram.block('huge')!;
+    receiver.enterPostcopy();
+    for (let i = 0; i < 15; i++) {
+      const at = 64 * KIB + i * 4096;
+      decode(i === 7 ? zero(at) : normal(at, 1 + i, 'huge'));
+      expect(huge.receivedCount()).toBe(0);
+      expect(receiver.hostPageIncomplete).toBe(true);
+    }
+    expect(decode(record(0, FLAG_EOS)).status).toBe('record');
+    decode(normal(64 * KIB + 15 * 4096, 15));
+    expect(huge.receivedCount(16, 32)).toBe(16);
+    expect(huge.receivedCount()).toBe(16);
+    expect(receiver.counters.placedHostPages).toBe(1);
+    expect(receiver.hostPageIncomplete).toBe(false);
+    expect(huge.zeroScan(16, 32)).toBe(1);
+  });
+
+  it('refuses a host page out of order, interrupted, or twice', () => {
+    receiver.enterPostcopy();
+    const first = normal(0, 1, 'huge');
+    expect(refused('HOST_PAGE_ORDER', normal(4096, 1, 'huge')).error?.details).toMatchObject({
+      expected: 'page 0 of RAM block huge',
+      found: 'page 1 of RAM block huge',
+    });
+    const order = refused('HOST_PAGE_ORDER', first, normal(8192, 1));
+    expect(order.error?.details.expected).toBe('page 1 of RAM block huge');
+    refused('HOST_PAGE_ORDER', normal(0, 1));
+    expect(refused('HOST_PAGE_ORDER', zero(4096, 'small')).error?.details).toMatchObject({
+      expected: 'page 1 of RAM block huge',
+      found: 'page 1 of RAM block small',
+    });
+    receiver.reset();
+    const whole = Array.from({ length: 15 }, (_, i) => zero((i + 1) * 4096));
+    expect(decode(first, ...whole).status).toBe('need-more');
+    refused('PAGE_ALREADY_RECEIVED', normal(0, 1));
+    decode(zero(4096, 'small'));
+    refused('PAGE_ALREADY_RECEIVED', normal(4096, 1));
+    expect(ram.block('small')!.zeroScan()).toBe(128);
+  });
+
+  it('refuses discards that cannot be', () => {
+    const outside = expect.objectContaining({ code: 'DISCARD_OUT_OF_RANGE' });
+    const unaligned = expect.objectContaining({ code: 'DISCARD_UNALIGNED' });
+    const huge = ram.block('huge')!;
+    expect(() => receiver.discard(huge, 0, 192 * KIB)).toThrow(outside);
+    expect(() => receiver.discard(huge, -4096, 4096)).toThrow(outside);
+    expect(() => receiver.discard(huge, 2 ** 60, 64 * KIB)).toThrow(outside);
+    expect(() => receiver.discard(huge, 4096, 64 * KIB)).toThrow(unaligned);
+    expect(() => receiver.discard(huge, 0, 4096)).toThrow(unaligned);
+    receiver.discard(huge, 0, 0);
+  });
+});

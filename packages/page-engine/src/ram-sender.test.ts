@@ -1,0 +1,229 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import { GuestRam } from './guest-ram.ts';
+import { RamSender } from './ram-sender.ts';
+
+const KIB = 1024;
+
+interface SentPage {
+  readonly block: string;
+  readonly page: number;
+  readonly flags: number;
+  readonly named: boolean;
+}
+
+/** Reads page records by the wire's definition. */
+function parse(bytes: Uint8Array, previous?: string): SentPage[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const pages: SentPage[] = [];
+  let block = previous;
+  let at = 0;
+  while (at < bytes.length) {
+    const word = view.getBigUint64(at);
+    const flags = Number(word & 0xfffn);
+    at += 8;
+    const named = (flags & 0x20) === 0;
+    if (named) {
+      const length = bytes[at]!;
+      block = new TextDecoder().decode(bytes.slice(at + 1, at + 1 + length));
+      at += 1 + length;
+    }
+    expect([0x02, 0x08]).toContain(flags & ~0x20);
+    at += (flags & 0x02) !== 0 ? 1 : 4096;
+    pages.push({ block: block!, page: Number(word >> 12n), flags: flags & ~0x20, named });
+  }
+  expect(at).toBe(bytes.length);
+  return pages;
+}
+
+describe('RamSender', () => {
+  let ram: GuestRam;
+  let sender: RamSender;
+
+  beforeEach(async () => {
+    ram = await GuestRam.create(
+      [
+        { name: 'small', lengthBytes: 64 * KIB, hostPageBytes: 4096 },
+        { name: 'huge', lengthBytes: 256 * KIB, hostPageBytes: 64 * KIB },
+      ],
+      { ioBufferBytes: 32 * KIB, ioBuffers: 2 },
+    );
+    ram.setAllReceived(true);
+    for (const block of ram.blocks) {
+      for (let page = 0; page < block.pageCount; page++) {
+        block.write(page * 4096, Uint8Array.of(page + 1));
+      }
+    }
+    sender = new RamSender(ram);
+    sender.syncDirty();
+  });
+
+  function takeAll(maxBytes?: number): SentPage[][] {
+    const all: SentPage[][] = [];
+    let previous: string | undefined;
+    for (let chunk = sender.next(maxBytes); chunk; chunk = sender.next(maxBytes)) {
+      all.push(parse(chunk.bytes, previous));
+      previous = all.at(-1)!.at(-1)!.block;
+      chunk.release();
+    }
+    return all;
+  }
+
+  it('sends ascending pages, each block named once', () => {
+    const pages = takeAll().flat();
+    expect(pages.map(({ block, page }) => `${block} ${page}`)).toEqual([
+      ...Array.from({ length: 16 }, (_, i) => `small ${i}`),
+      ...Array.from({ length: 64 }, (_, i) => `huge ${i}`),
+    ]);
+    expect(pages.filter(({ named }) => named).map(({ page }) => page)).toEqual([0, 0]);
+    expect(sender.counters).toEqual({ normalPages: 80, zeroPages: 0, bytes: 80 * 4104 + 6 + 5 });
+  });
+
+  it('names the block again after resetSection', () => {
+    const first = sender.next(1)!;
+    expect(parse(first.bytes)).toEqual([{ block: 'small', page: 0, flags: 8, named: true }]);
+    first.release();
+    sender.resetSection();
+    expect(parse(sender.next(1)!.bytes)[0]).toMatchObject({ page: 1, named: true });
+  });
+
+  it('hands out no more buffers than it has, and each anew after its release', () => {
+    const [a, b] = [sender.next()!, sender.next()!];
+    expect(sender.next()).toBeUndefined();
+    expect(sender.owedPages()).toBe(80 - a.normalPages - b.normalPages);
+    a.release();
+    a.release();
+    const c = sender.next()!;
+    expect(sender.next()).toBeUndefined();
+    expect(c.bytes.byteOffset).toBe(a.bytes.byteOffset);
+    expect(parse(b.bytes, 'small')[0]?.page).toBe(a.normalPages);
+  });
+
+  it('keeps a chunk within maxBytes', () => {
+    for (const pages of takeAll(9000)) expect(pages.length).toBeLessThanOrEqual(2);
+    expect(sender.owedPages()).toBe(0);
+  });
+
+  it('tells the end of a round, and takes up behind the cursor only in the next', () => {
+    expect(sender.roundComplete).toBe(false);
+    const first = sender.next()!;
+    expect(first.endOfRound).toBe(false);
+    first.release();
+    ram.block('small')!.write(0, Uint8Array.of(9));
+    sender.syncDirty();
+    const round: SentPage[] = [];
+    for (;;) {
+      const chunk = sender.next()!;
+      round.push(...parse(chunk.bytes, 'small'));
+      chunk.release();
+      if (chunk.endOfRound) break;
+    }
+    expect(round.filter(({ block, page }) => block === 'small' && page === 0)).toEqual([]);
+    expect(sender.roundComplete).toBe(true);
+    expect(sender.owedPages()).toBe(1);
+    sender.startRound();
+    expect(sender.roundComplete).toBe(false);
+    const last = sender.next()!;
+    expect(parse(last.bytes)).toMatchObject([{ block: 'small', page: 0 }]);
+    expect(last.endOfRound).toBe(true);
+    expect(sender.next()).toBeUndefined();
+  });
+
+  it('sends zero pages in full when told so', () => {
+    ram.block('small')!.write(0, new Uint8Array(64 * KIB));
+    sender = new RamSender(ram, { zeroPages: false });
+    sender.syncDirty();
+    expect(
+      takeAll()
+        .flat()
+        .every(({ flags }) => flags === 8),
+    ).toBe(true);
+    ram.block('small')!.write(0, new Uint8Array(64 * KIB));
+    sender = new RamSender(ram);
+    sender.syncDirty();
+    expect(
+      takeAll()
+        .flat()
+        .map(({ flags }) => flags),
+    ).toEqual(Array(16).fill(2));
+  });
+
+  it('ends the host page on its way, then sends what is requested, then goes on from there', () => {
+    sender.enterPostcopy();
+    // The buffer of 32 KiB ends inside of a host page of 64 KiB.
+    for (let i = 0; i < 3; i++) sender.next()!.release();
+    expect(ram.block('huge')!.owedCount(0, 16)).toBeLessThan(16);
+    expect(ram.block('huge')!.owedCount(0, 16)).toBeGreaterThan(0);
+    const huge = ram.block('huge')!;
+    sender.request(huge, 2 * 64 * KIB + 8192, 4096);
+    sender.request(ram.block('small')!, 0, 4096);
+    const order: number[] = [];
+    const requested: boolean[] = [];
+    for (let chunk = sender.next(); chunk; chunk = sender.next()) {
+      const pages = parse(chunk.bytes, 'huge');
+      expect(pages.every(({ block }) => block === 'huge')).toBe(true);
+      order.push(...pages.map(({ page }) => page));
+      requested.push(chunk.requested);
+      chunk.release();
+    }
+    const rest = order.indexOf(32);
+    expect(order.slice(0, rest)).toEqual(Array.from({ length: rest }, (_, i) => 16 - rest + i));
+    // Host page 2 was asked for, 3 follows it, 1 is left for the end.
+    expect(order.slice(rest)).toEqual([
+      ...Array.from({ length: 32 }, (_, i) => 32 + i),
+      ...Array.from({ length: 16 }, (_, i) => 16 + i),
+    ]);
+    // The first chunk has no room beside the rest of the host page.
+    expect(requested.indexOf(true)).toBe(1);
+    expect(requested.at(-1)).toBe(false);
+  });
+
+  it('passes over requests of pages that are gone', () => {
+    sender.enterPostcopy();
+    sender.next()!.release();
+    const small = ram.block('small')!;
+    expect(small.owedCount(0, 7)).toBe(0);
+    sender.request(small, 0, 7 * 4096);
+    sender.request(small, 12 * 4096, 4096);
+    sender.request(small, 12 * 4096, 4096);
+    const chunk = sender.next()!;
+    expect(chunk.requested).toBe(true);
+    expect(parse(chunk.bytes, 'small').map(({ page }) => page)).toEqual([12]);
+  });
+
+  it('refuses requests that cannot be', () => {
+    const [small] = ram.blocks;
+    const outside = expect.objectContaining({ code: 'REQUEST_OUT_OF_RANGE' });
+    const unaligned = expect.objectContaining({ code: 'REQUEST_UNALIGNED' });
+    expect(() => sender.request(small!, 64 * KIB, 4096)).toThrow(outside);
+    expect(() => sender.request(small!, 0, 0)).toThrow(outside);
+    expect(() => sender.request(small!, -4096, 8192)).toThrow(outside);
+    expect(() => sender.request(small!, 0, 2 ** 60)).toThrow(outside);
+    expect(() => sender.request(small!, 100, 4096)).toThrow(unaligned);
+    expect(() => sender.request(small!, 0, 100)).toThrow(unaligned);
+    expect(() => new RamSender(ram, { buffers: 3 })).toThrow(
+      expect.objectContaining({ code: 'BAD_OPTION' }),
+    );
+  });
+
+  it('widens discards to host pages and lists at most 12 ranges', () => {
+    takeAll();
+    for (const page of [0, 2, 4, 6, 8, 10, 12, 14]) {
+      ram.block('small')!.write(page * 4096, Uint8Array.of(1));
+    }
+    ram.block('huge')!.write(20 * 4096, Uint8Array.of(1));
+    ram.block('huge')!.write(63 * 4096, Uint8Array.of(1));
+    sender.syncDirty();
+    const discards = [...sender.discards()].map(({ block, ranges }) => [block.name, ranges]);
+    expect(discards).toEqual([
+      ['small', [0, 2, 4, 6, 8, 10, 12, 14].map((page) => [page * 4096, 4096])],
+      [
+        'huge',
+        [
+          [64 * KIB, 64 * KIB],
+          [192 * KIB, 64 * KIB],
+        ],
+      ],
+    ]);
+    expect(sender.owedPages()).toBe(8 + 32);
+  });
+});
