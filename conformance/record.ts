@@ -1,0 +1,95 @@
+import { createHash } from 'node:crypto';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { type FixtureBytes, type FixtureMeta, fixturesDirectory } from './fixtures.ts';
+import { findPeer, isPeer, type Peer, type Release, releases } from './peers/peers.ts';
+import { type RecordCase, recordCases, startSource } from './record-cases.ts';
+
+/**
+ * `node conformance/record.ts [name…]`: records the fixtures anew; a name is a release, a case or
+ * `release/case`, none means all.
+ */
+async function main(names: readonly string[]): Promise<number> {
+  const known = new Set<string>([...releases, ...recordCases.map(({ name }) => name)]);
+  for (const name of names) {
+    if (name.split('/').every((part) => known.has(part))) continue;
+    console.error(`unknown name ${name}; known: ${[...known].join(', ')}, or release/case`);
+    return 2;
+  }
+  const wants = (release: Release, name: string): boolean =>
+    names.length === 0 || [release, name, `${release}/${name}`].some((n) => names.includes(n));
+  let failed = 0;
+  for (const release of releases) {
+    const wanted = recordCases.filter(({ name }) => wants(release, name));
+    if (wanted.length === 0) continue;
+    const peer = findPeer(release);
+    if (!isPeer(peer)) {
+      console.error(`QEMU ${release}: ${peer.missing}`);
+      failed++;
+      continue;
+    }
+    for (const recordCase of wanted) {
+      try {
+        console.log(`${release}/${recordCase.name}: ${await record(peer, recordCase)}`);
+      } catch (error) {
+        console.error(`${release}/${recordCase.name}: ${(error as Error).message}`);
+        failed++;
+      }
+    }
+  }
+  return failed === 0 ? 0 : 1;
+}
+
+async function record(peer: Peer, recordCase: RecordCase): Promise<string> {
+  const { name, machine, guest, capabilities, parameters } = recordCase;
+  await using source = await startSource(peer, recordCase);
+  const { recording, firstPassAtDestination } = await recordCase.run(source, {
+    capabilities,
+    parameters,
+  });
+  const info = await source.qmp.execute('query-migrate');
+  const last = source.marks.at(-1)!;
+  if (source.marks.some(({ wrongWords }) => wrongWords > 0)) throw new Error('guest is broken');
+
+  const directory = join(fixturesDirectory, peer.release);
+  mkdirSync(directory, { recursive: true });
+  const store = (file: string, bytes: Uint8Array): FixtureBytes => {
+    const stored = file.endsWith('.gz') ? gzipSync(bytes, { level: 9 }) : bytes;
+    writeFileSync(join(directory, file), stored);
+    const sha256 = createHash('sha256').update(bytes).digest('hex');
+    return { file, lengthBytes: bytes.length, sha256 };
+  };
+  const stream = store(`${name}.qevm.gz`, recording.forward);
+  const { backward } = recording;
+  const meta: FixtureMeta = {
+    release: peer.release,
+    version: peer.version,
+    case: name,
+    machine,
+    args: source.args,
+    guest,
+    capabilities,
+    parameters: parameters as Record<string, number>,
+    lastPass: last.pass,
+    ...(firstPassAtDestination === undefined ? {} : { firstPassAtDestination }),
+    ram: countersOf(info.ram),
+    ...(info['xbzrle-cache'] === undefined ? {} : { xbzrle: countersOf(info['xbzrle-cache']) }),
+    stream,
+    ...(backward.length === 0 ? {} : { returnPath: store(`${name}.return-path`, backward) }),
+  };
+  writeFileSync(join(directory, `${name}.json`), `${JSON.stringify(meta, null, 2)}\n`);
+  return `${stream.lengthBytes} bytes, pass ${last.pass}, ${backward.length} bytes back`;
+}
+
+/** Keeps the numbers that are properties of the stream, not of this machine's speed. */
+function countersOf(statistics: object | undefined): Record<string, number> {
+  const rates = /rate|mbps|pages-per-second/;
+  return Object.fromEntries(
+    Object.entries(statistics ?? {}).filter(
+      ([name, value]) => typeof value === 'number' && !rates.test(name),
+    ),
+  );
+}
+
+process.exitCode = await main(process.argv.slice(2));
