@@ -4,7 +4,7 @@
 //   64    control: u32 doorbell, u32 waiting vCPUs
 //   128   receiver state                                       64 bytes
 //   192   sender state                                         64 bytes
-//   256   vCPU slots                                           SLOT_BYTES each
+//   256   fault slots: of each vCPU, then of the devices        SLOT_BYTES each
 //         block table, one entry a RAM block in every bank     ENTRY_BYTES each
 //         bitmaps of each segment: dirty, owed, received, written
 //         reserved region of the user (bank 0)
@@ -22,7 +22,7 @@ export const RECEIVER_PTR: usize = 128;
 export const SENDER_PTR: usize = 192;
 export const SLOTS_PTR: usize = 256;
 
-// vCPU slot: written by the vCPU, except that the migration thread lowers the state to wake it.
+// Fault slot: written by its vCPU, except that the migration thread lowers the state to wake it.
 export const SLOT_BYTES: usize = 448;
 export const SLOT_STATE: usize = 0; // u32: 0 running, 1 waiting
 export const SLOT_BLOCK: usize = 4; // u32: index of the RAM block

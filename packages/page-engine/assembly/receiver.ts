@@ -58,9 +58,9 @@ function putPage(entry: usize, page: u32, from: usize): void {
 
 // Wakes the vCPUs that wait for a page of [from, to). The received bits are already set: a vCPU that
 // begins to wait now raises `waiting` before it looks at its bit, so one of the two sees the other.
-export function wakeWaiting(vcpus: u32, block: u32, from: u32, to: u32): void {
+export function wakeWaiting(slots: u32, block: u32, from: u32, to: u32): void {
   if (atomic.load<u32>(WAITING_PTR) == 0) return;
-  for (let i: u32 = 0; i < vcpus; i++) {
+  for (let i: u32 = 0; i < slots; i++) {
     const slot = SLOTS_PTR + <usize>i * SLOT_BYTES;
     if (atomic.load<u32>(slot, SLOT_STATE) != 1 || load<u32>(slot, SLOT_BLOCK) != block) continue;
     const page = load<u32>(slot, SLOT_PAGE);
@@ -71,8 +71,8 @@ export function wakeWaiting(vcpus: u32, block: u32, from: u32, to: u32): void {
 }
 
 // Wakes every waiting vCPU, so that it looks again.
-export function wakeAll(vcpus: u32): void {
-  for (let i: u32 = 0; i < vcpus; i++) {
+export function wakeAll(slots: u32): void {
+  for (let i: u32 = 0; i < slots; i++) {
     const slot = SLOTS_PTR + <usize>i * SLOT_BYTES;
     if (atomic.load<u32>(slot, SLOT_STATE) != 1) continue;
     atomic.store<u32>(slot, 0, SLOT_STATE);
@@ -82,7 +82,7 @@ export function wakeAll(vcpus: u32): void {
 
 // Consumes page records of [position, end) up to the first that is incomplete, no page, or wrong.
 export function decode(
-  state: usize, table: usize, blocks: u32, vcpus: u32, position: usize, end: usize,
+  state: usize, table: usize, blocks: u32, slots: u32, position: usize, end: usize,
 ): i32 {
   const postcopy = load<u32>(state, RX_POSTCOPY) != 0;
   let current = load<u32>(state, RX_BLOCK);
@@ -187,7 +187,7 @@ export function decode(
       putPage(entry, page, from);
       if (page + 1 == first + perHost) {
         setRange(received, first, first + perHost);
-        wakeWaiting(vcpus, block - 1, first, first + perHost);
+        wakeWaiting(slots, block - 1, first, first + perHost);
         gatherBlock = 0;
         placed++;
       } else {

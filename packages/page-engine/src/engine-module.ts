@@ -17,11 +17,11 @@ export interface Engine {
     state: number,
     table: number,
     blocks: number,
-    vcpus: number,
+    slots: number,
     position: number,
     end: number,
   ): number;
-  wakeAll(vcpus: number): void;
+  wakeAll(slots: number): void;
   encode(
     state: number,
     entry: number,

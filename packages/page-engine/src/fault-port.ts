@@ -13,8 +13,12 @@ import {
   SLOT_TOTAL_MS,
   SLOTS_PTR,
   TARGET_PAGE_BYTES,
+  WAITING_PTR,
 } from './layout.ts';
 import type { RamBlock } from './ram-block.ts';
+
+/** Looks again after this long even if no wake came. */
+const RECHECK_MS = 100;
 
 /** Names the host page that a vCPU waits for. */
 export interface PageFault {
@@ -45,14 +49,15 @@ export class FaultPort {
   readonly #ram: GuestRam;
   /** By bank: the doorbell's value at the last look. */
   readonly #seen: number[];
-  /** By bank: a wait that is under way. */
-  readonly #rings: (Promise<void> | undefined)[];
+  /** The banks whose doorbell is being waited for. */
+  readonly #armed = new Set<Bank>();
+  readonly #waiters: (() => void)[] = [];
+  #touching: Promise<void> = Promise.resolve();
   readonly #outstanding = new Map<string, PageFault>();
 
   constructor(ram: GuestRam) {
     this.#ram = ram;
     this.#seen = ram.banks.map(() => 0);
-    this.#rings = ram.banks.map(() => undefined);
   }
 
   /**
@@ -60,6 +65,50 @@ export class FaultPort {
    * @throws PageEngineError NOT_SHARED, UNSUPPORTED_PLATFORM (no Atomics.waitAsync)
    */
   async wait(): Promise<void> {
+    this.#checkPlatform();
+    const { banks } = this.#ram;
+    if (banks.some((bank, i) => doorbell(bank) !== this.#seen[i])) return;
+    const rung = new Promise<void>((resolve) => this.#waiters.push(resolve));
+    for (const bank of banks) this.#arm(bank);
+    await rung;
+  }
+
+  /**
+   * Resolves once all pages that the bytes of a block touch are present; missing ones are asked for
+   * as a vCPU does, through {@link take}. For devices, which run where they must not block.
+   * @throws PageEngineError RANGE, NOT_SHARED, UNSUPPORTED_PLATFORM
+   */
+  touch(block: RamBlock, offsetBytes: number, lengthBytes: number): Promise<void> {
+    const touched = this.#touching.then(() => this.#touch(block, offsetBytes, lengthBytes));
+    // One at a time: the devices have one slot. A failed one does not fail the next.
+    this.#touching = touched.catch(() => undefined);
+    return touched;
+  }
+
+  async #touch(block: RamBlock, offsetBytes: number, lengthBytes: number): Promise<void> {
+    if (block.isRangeReceived(offsetBytes, lengthBytes)) return;
+    this.#checkPlatform();
+    const slot = SLOTS_PTR + this.#ram.vcpus * SLOT_BYTES;
+    const end = Math.ceil((offsetBytes + lengthBytes) / TARGET_PAGE_BYTES);
+    for (let page = Math.floor(offsetBytes / TARGET_PAGE_BYTES); page < end; page++) {
+      const segment = block.segments.findLast(({ firstPage }) => firstPage <= page)!;
+      const words = new Int32Array(segment.memory.buffer);
+      Atomics.store(words, (slot + SLOT_BLOCK) >> 2, block.index);
+      Atomics.store(words, (slot + SLOT_PAGE) >> 2, page - segment.firstPage);
+      Atomics.add(words, WAITING_PTR >> 2, 1);
+      for (;;) {
+        Atomics.store(words, (slot + SLOT_STATE) >> 2, 1);
+        if (block.isReceived(page)) break;
+        Atomics.add(words, DOORBELL_PTR >> 2, 1);
+        Atomics.notify(words, DOORBELL_PTR >> 2);
+        await Atomics.waitAsync(words, (slot + SLOT_STATE) >> 2, 1, RECHECK_MS).value;
+      }
+      Atomics.store(words, (slot + SLOT_STATE) >> 2, 0);
+      Atomics.sub(words, WAITING_PTR >> 2, 1);
+    }
+  }
+
+  #checkPlatform(): void {
     if (!this.#ram.plan.options.shared) {
       throw new PageEngineError('NOT_SHARED', 'only vCPUs on shared guest memory wait for pages');
     }
@@ -69,9 +118,6 @@ export class FaultPort {
         'this platform has no Atomics.waitAsync, which faults need',
       );
     }
-    const { banks } = this.#ram;
-    if (banks.some((bank, i) => doorbell(bank) !== this.#seen[i])) return;
-    await Promise.race(banks.map((bank, i) => this.#ringOf(bank, i)));
   }
 
   /** Ends a {@link wait}, for a caller that wants its loop to look around. */
@@ -91,8 +137,8 @@ export class FaultPort {
     this.#ram.banks.forEach((bank, i) => {
       // Before the slots: a ring from here on ends the next wait.
       this.#seen[i] = doorbell(bank);
-      for (let vcpu = 0; vcpu < this.#ram.vcpus; vcpu++) {
-        const fault = this.#faultOf(bank, SLOTS_PTR + vcpu * SLOT_BYTES);
+      for (let slot = 0; slot < this.#ram.plan.slots; slot++) {
+        const fault = this.#faultOf(bank, SLOTS_PTR + slot * SLOT_BYTES);
         if (fault === undefined) continue;
         const key = `${fault.block.index}:${fault.offsetBytes}`;
         if (this.#outstanding.has(key)) continue;
@@ -105,7 +151,7 @@ export class FaultPort {
 
   /** Makes every waiting vCPU look again at its page. */
   wakeAll(): void {
-    for (const { engine } of this.#ram.banks) engine.wakeAll(this.#ram.vcpus);
+    for (const { engine } of this.#ram.banks) engine.wakeAll(this.#ram.plan.slots);
   }
 
   /** Forgets what {@link take} returned: what is still missing is returned again (a new connection). */
@@ -119,12 +165,12 @@ export class FaultPort {
     let count = 0;
     let totalMs = 0;
     for (const bank of this.#ram.banks) {
-      for (let vcpu = 0; vcpu < this.#ram.vcpus; vcpu++) {
-        const slot = SLOTS_PTR + vcpu * SLOT_BYTES;
-        count += Atomics.load(bank.u32, (slot + SLOT_COUNT) >> 2);
-        totalMs += bank.view.getFloat64(slot + SLOT_TOTAL_MS, true);
+      for (let slot = 0; slot < this.#ram.plan.slots; slot++) {
+        const ptr = SLOTS_PTR + slot * SLOT_BYTES;
+        count += Atomics.load(bank.u32, (ptr + SLOT_COUNT) >> 2);
+        totalMs += bank.view.getFloat64(ptr + SLOT_TOTAL_MS, true);
         for (let bucket = 0; bucket < HISTOGRAM_BUCKETS; bucket++) {
-          counts[bucket]! += bank.getU32(slot + SLOT_HISTOGRAM + bucket * 4);
+          counts[bucket]! += bank.getU32(ptr + SLOT_HISTOGRAM + bucket * 4);
         }
       }
     }
@@ -164,17 +210,17 @@ export class FaultPort {
     };
   }
 
-  #ringOf(bank: Bank, index: number): Promise<void> {
-    const pending = this.#rings[index];
-    if (pending !== undefined) return pending;
+  #arm(bank: Bank): void {
+    if (this.#armed.has(bank)) return;
+    this.#armed.add(bank);
     const words = new Int32Array(bank.memory.buffer);
-    const { async, value } = Atomics.waitAsync(words, DOORBELL_PTR >> 2, this.#seen[index]! | 0);
-    if (!async) return Promise.resolve();
-    const ring = value.then(() => {
-      this.#rings[index] = undefined;
+    const seen = this.#seen[bank.index]! | 0;
+    const { value } = Atomics.waitAsync(words, DOORBELL_PTR >> 2, seen);
+    // "not-equal" comes at once, as a string.
+    void Promise.resolve(value).then(() => {
+      this.#armed.delete(bank);
+      for (const resolve of this.#waiters.splice(0)) resolve();
     });
-    this.#rings[index] = ring;
-    return ring;
   }
 }
 

@@ -1,3 +1,4 @@
+export type { RamDiscard } from './discards.ts';
 export { EngineLimits } from './engine-limits.ts';
 export {
   PageEngineError,
@@ -20,7 +21,6 @@ export {
 } from './ram-receiver.ts';
 export {
   type RamChunk,
-  type RamDiscard,
   RamSender,
   type RamSenderOptions,
 } from './ram-sender.ts';

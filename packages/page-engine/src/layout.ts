@@ -118,6 +118,8 @@ export interface BankPlan {
 
 export interface RamPlan {
   readonly options: Required<GuestRamOptions>;
+  /** Counts the fault slots: the vCPUs', and one of the devices. */
+  readonly slots: number;
   readonly tablePtr: number;
   readonly inputBytes: number;
   readonly banks: readonly BankPlan[];
@@ -196,7 +198,8 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
       MAX_BANK_BYTES,
     ),
   };
-  const tablePtr = SLOTS_PTR + options.vcpus * SLOT_BYTES;
+  const slots = options.vcpus + 1;
+  const tablePtr = SLOTS_PTR + slots * SLOT_BYTES;
   const bitmapsPtr = align(tablePtr + blocks.length * ENTRY_BYTES, LINE_BYTES);
   const inputBytes = options.ioBufferBytes + INPUT_SLACK_BYTES;
   const buffersBytes =
@@ -266,5 +269,5 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
       segments,
     });
   }
-  return { options, tablePtr, inputBytes, banks };
+  return { options, slots, tablePtr, inputBytes, banks };
 }

@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { FLAG_CONTINUE, FLAG_EOS, FLAG_PAGE, FLAG_ZERO, join, record } from '../test/migrate.ts';
 import { GuestRam } from './guest-ram.ts';
+import { SLOT_BLOCK, SLOT_PAGE, SLOT_STATE, WAITING_PTR } from './layout.ts';
 import { type DecodeResult, RamReceiver } from './ram-receiver.ts';
 
 const KIB = 1024;
@@ -156,6 +157,27 @@ describe.each([
     expect(receiver.counters.placedHostPages).toBe(1);
     expect(receiver.hostPageIncomplete).toBe(false);
     expect(huge.zeroScan(16, 32)).toBe(1);
+  });
+
+  it('wakes the vCPU that waits for a page of the host page placed, and no other', () => {
+    const huge = ram.block('huge')!;
+    const { memory, firstPage } = huge.segments.findLast((s) => s.firstPage <= 20)!;
+    const words = new Int32Array(memory.buffer);
+    const slot = ram.vcpuSlotPtr(0);
+    words[WAITING_PTR >> 2] = 1;
+    words[(slot + SLOT_BLOCK) >> 2] = huge.index;
+    words[(slot + SLOT_PAGE) >> 2] = 20 - firstPage;
+    words[(slot + SLOT_STATE) >> 2] = 1;
+    receiver.enterPostcopy();
+    const hostPage = (from: number): Uint8Array[] =>
+      Array.from({ length: 16 }, (_, i) => zero((from + i) * 4096, 'huge'));
+    decode(zero(20 * 4096, 'small'), ...hostPage(0), ...hostPage(16).slice(0, 15));
+    expect(words[(slot + SLOT_STATE) >> 2]).toBe(1);
+    decode(...hostPage(16).slice(15));
+    expect(words[(slot + SLOT_STATE) >> 2]).toBe(0);
+    words[(slot + SLOT_STATE) >> 2] = 1;
+    ram.faults.wakeAll();
+    expect(words[(slot + SLOT_STATE) >> 2]).toBe(0);
   });
 
   it('refuses a host page out of order, interrupted, or twice', () => {

@@ -197,10 +197,9 @@ export class RamReceiver {
   }
 
   #run(bank: Bank, from: number, to: number): number {
-    const { tablePtr } = this.#ram.plan;
-    const { engine } = bank;
+    const { tablePtr, slots } = this.#ram.plan;
     const blocks = this.#ram.blocks.length;
-    const status = engine.decode(RECEIVER_PTR, tablePtr, blocks, this.#ram.vcpus, from, to);
+    const status = bank.engine.decode(RECEIVER_PTR, tablePtr, blocks, slots, from, to);
     this.#normalPages += bank.getU32(RECEIVER_PTR + RX_NORMAL);
     this.#zeroPages += bank.getU32(RECEIVER_PTR + RX_ZERO);
     this.#placedHostPages += bank.getU32(RECEIVER_PTR + RX_PLACED);

@@ -99,6 +99,9 @@ describe('RamSender', () => {
   });
 
   it('keeps a chunk within maxBytes', () => {
+    const badOption = expect.objectContaining({ code: 'BAD_OPTION' });
+    expect(() => sender.next(Number.NaN)).toThrow(badOption);
+    expect(() => sender.next(0)).toThrow(badOption);
     for (const pages of takeAll(9000)) expect(pages.length).toBeLessThanOrEqual(2);
     expect(sender.owedPages()).toBe(0);
   });

@@ -1,4 +1,5 @@
 import type { Bank } from './bank.ts';
+import { listDiscards, type RamDiscard } from './discards.ts';
 import { PageEngineError } from './errors.ts';
 import type { GuestRam } from './guest-ram.ts';
 import {
@@ -14,8 +15,6 @@ import {
 } from './layout.ts';
 import type { RamBlock } from './ram-block.ts';
 
-/** Caps a list of discard ranges, as QEMU does for one command. */
-const MAX_DISCARD_RANGES = 12;
 /** Caps the queue of requests; beyond it a page waits for the background. */
 const MAX_REQUESTS = 65_536;
 
@@ -38,13 +37,6 @@ export interface RamChunk {
   readonly endOfRound: boolean;
   /** Gives the buffer back; once is enough, more does nothing. */
   release(): void;
-}
-
-/** Lists ranges of a block that the destination must forget. */
-export interface RamDiscard {
-  readonly block: RamBlock;
-  /** Pairs of start and length in bytes, ascending, at most 12. */
-  readonly ranges: readonly (readonly [number, number])[];
 }
 
 interface SenderSegment {
@@ -194,7 +186,7 @@ export class RamSender {
    */
   discards(): Iterable<RamDiscard> {
     this.#widen();
-    return this.#discards();
+    return listDiscards(this.#ram);
   }
 
   /**
@@ -232,8 +224,10 @@ export class RamSender {
    * Encodes the next owed pages into a free buffer and owes them no more.
    * @param maxBytes limits the chunk; at least one record is encoded
    * @returns undefined when nothing is owed or every buffer is out
+   * @throws PageEngineError BAD_OPTION
    */
   next(maxBytes: number = this.#ram.plan.options.ioBufferBytes): RamChunk | undefined {
+    if (!(maxBytes > 0)) throw new PageEngineError('BAD_OPTION', `maxBytes is ${maxBytes}`);
     if (this.#owed === 0) return undefined;
     const buffer = this.#freeBuffers.pop();
     if (buffer === undefined) return undefined;
@@ -389,34 +383,5 @@ export class RamSender {
       owed += bank.engine.countSet(plan.owedPtr, 0, plan.pages);
     }
     this.#owed = owed;
-  }
-
-  *#discards(): Generator<RamDiscard> {
-    for (const block of this.#ram.blocks) {
-      let ranges: [number, number][] = [];
-      for (const { bank, plan } of this.#segments.filter((segment) => segment.block === block)) {
-        const { owedPtr, firstPage, pages } = plan;
-        let end = 0;
-        for (;;) {
-          const start = bank.engine.nextSet(owedPtr, end, pages);
-          if (start >= pages) break;
-          end = bank.engine.nextClear(owedPtr, start, pages);
-          const startBytes = (firstPage + start) * TARGET_PAGE_BYTES;
-          const lengthBytes = (end - start) * TARGET_PAGE_BYTES;
-          const last = ranges.at(-1);
-          if (last !== undefined && last[0] + last[1] === startBytes) {
-            // The range goes on across a bank's end.
-            last[1] += lengthBytes;
-            continue;
-          }
-          if (ranges.length === MAX_DISCARD_RANGES) {
-            yield { block, ranges };
-            ranges = [];
-          }
-          ranges.push([startBytes, lengthBytes]);
-        }
-      }
-      if (ranges.length > 0) yield { block, ranges };
-    }
   }
 }

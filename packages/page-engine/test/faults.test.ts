@@ -139,6 +139,26 @@ describe.each([
     return ram.faults.take();
   }
 
+  it('is served beside devices that touch missing pages', async () => {
+    const ram = await createRam(options);
+    const receiver = new RamReceiver(ram);
+    const touch = await startVcpu(ram, 0);
+    receiver.enterPostcopy();
+    const huge = ram.block('huge')!;
+    const first = ram.faults.touch(huge, 64 * KIB - 1, 2);
+    const second = ram.faults.touch(huge, 0, 100);
+    const vcpu = touch({ kind: 'read', block: 'ram', page: 1 });
+    const seen = await takeFaults(ram, 2);
+    expect(seen.sort()).toEqual([`huge 0 ${64 * KIB}`, 'ram 4096 4096']);
+    feed(receiver, hostPage('huge', 0, 16, 7), [9999]);
+    expect(await takeFaults(ram, 1)).toEqual([`huge ${64 * KIB} ${64 * KIB}`]);
+    feed(receiver, hostPage('huge', 64 * KIB, 16, 7), [9999]);
+    await Promise.all([first, second, ram.faults.touch(huge, 0, 128 * KIB)]);
+    feed(receiver, hostPage('ram', 4096, 1, 7), [9999]);
+    expect(await vcpu).toBe(7n);
+    await expect(ram.faults.touch(huge, 512 * KIB, 1)).rejects.toMatchObject({ code: 'RANGE' });
+  });
+
   it('goes on when all pages are declared present', async () => {
     const ram = await createRam(options);
     const touch = await startVcpu(ram, 1);
