@@ -1,0 +1,94 @@
+import { ByteReader, ByteWriter, type Parser } from '@wherry/bytes';
+import type { Clock } from './clock.ts';
+import type { Transport } from './transport.ts';
+
+/** The receiving direction of a connection: runs parsers over what arrives. */
+export class InputChannel {
+  readonly reader: ByteReader;
+  readonly #transport: Transport;
+
+  /** @param storage where to keep unread bytes, such as WebAssembly memory; a buffer of its own by default */
+  constructor(transport: Transport, storage?: Uint8Array) {
+    this.#transport = transport;
+    this.reader = new ByteReader(storage === undefined ? {} : { storage });
+  }
+
+  /** Runs a parser to its end, reading from the connection whenever it wants more bytes. */
+  async parse<T>(parser: Parser<T>): Promise<T> {
+    const { reader } = this;
+    let step = parser.next();
+    while (!step.done) {
+      const room = reader.space(Math.max(1, step.value - reader.available));
+      const count = await this.#transport.read(room);
+      if (count === 0) reader.finish();
+      else reader.commit(count);
+      step = parser.next();
+    }
+    return step.value;
+  }
+}
+
+/** Bytes that were encoded elsewhere; `release` says that their buffer may be used again. */
+export interface Chunk {
+  readonly bytes: Uint8Array;
+  release(): void;
+}
+
+/**
+ * The sending direction of a connection: frames are gathered and go out before the next chunk, and
+ * one chunk is on its way while the caller encodes the next.
+ */
+export class OutputChannel {
+  /** Frames (section heads, commands, footers) that the next flush sends. */
+  readonly frames: ByteWriter = new ByteWriter();
+  readonly #transport: Transport;
+  #sent = 0;
+  #underWay: Promise<void> = Promise.resolve();
+
+  constructor(transport: Transport) {
+    this.#transport = transport;
+  }
+
+  /** Bytes handed to the connection or gathered for it. */
+  get bytes(): number {
+    return this.#sent + this.frames.length;
+  }
+
+  /** Sends what was gathered; resolves when the connection has taken all of it. */
+  async flush(): Promise<void> {
+    await this.#underWay;
+    if (this.frames.length > 0) await this.#write(this.frames.finish());
+  }
+
+  /** Sends what was gathered, then a chunk; resolves when the chunk is on its way. */
+  async sendChunk(chunk: Chunk): Promise<void> {
+    await this.flush();
+    const underWay = this.#write(chunk.bytes).finally(() => chunk.release());
+    this.#underWay = underWay;
+    underWay.catch(() => {}); // the next flush reports it
+  }
+
+  #write(bytes: Uint8Array): Promise<void> {
+    this.#sent += bytes.length;
+    return this.#transport.write(bytes);
+  }
+}
+
+/** Holds a sender back to a rate. */
+export class RateLimit {
+  readonly #clock: Clock;
+  #freeAt = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Accounts for `bytes` and sleeps while they are ahead of `bytesPerSecond` (0 is unlimited). */
+  async take(bytes: number, bytesPerSecond: number, signal: AbortSignal): Promise<void> {
+    if (bytesPerSecond === 0) return;
+    const now = this.#clock.now();
+    this.#freeAt = Math.max(this.#freeAt, now) + (bytes / bytesPerSecond) * 1000;
+    // Timers are no finer than about a millisecond: sleep once it pays.
+    if (this.#freeAt - now >= 2) await this.#clock.sleep(this.#freeAt - now, signal);
+  }
+}

@@ -1,0 +1,486 @@
+import { ByteReader, ByteWriter, collect, type Parser, runParser } from '@wherry/bytes';
+import { RamReceiver, TARGET_PAGE_BYTES } from '@wherry/page-engine';
+import {
+  type Command,
+  RAM_SECTION,
+  type ReturnPathMessage,
+  readCommand,
+  readConfiguration,
+  readFooter,
+  readHeader,
+  readItem,
+  readVmdescLength,
+  type SectionHead,
+  skip,
+  writeReturnPathMessage,
+} from '@wherry/stream';
+import type { Device } from '@wherry/vmstate';
+import type { Capabilities } from './capabilities.ts';
+import { InputChannel } from './channels.ts';
+import { GlobalState } from './global-state.ts';
+import type { GuestPort } from './guest-port.ts';
+import { MigrationError } from './migration-error.ts';
+import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
+import { RamLoad } from './ram-load.ts';
+import { type DeviceState, encodeDevice } from './source-frames.ts';
+import type { Transport } from './transport.ts';
+
+/** What {@link DestinationMigration} needs. */
+export interface DestinationOptions {
+  /** The guest, created to receive: its vCPUs stand still and all its pages are missing. */
+  readonly guest: GuestPort;
+  /** A connection from the source, owned by the migration from now on. */
+  readonly transport: Transport;
+  readonly capabilities: Capabilities;
+  /** Whether the guest runs after its arrival when it ran before (QEMU without `-S`); default true. */
+  readonly autostart?: boolean;
+  readonly onStatus?: (status: MigrationStatus) => void;
+}
+
+/** How far postcopy has come. @see PostcopyState in QEMU's migration/postcopy-ram.h */
+const POSTCOPY_STATES = ['none', 'advise', 'discard', 'listening', 'running', 'end'] as const;
+type PostcopyState = (typeof POSTCOPY_STATES)[number];
+
+interface OpenSection {
+  readonly head: SectionHead & { readonly idstr: string };
+  readonly device: Device | 'ram';
+}
+
+/**
+ * The destination's side of one migration. {@link DestinationMigration.run} is the protocol, top to
+ * bottom: header and configuration, then sections and commands to the end. The guest starts once the
+ * devices are whole: after the end (precopy), or at RUN inside the package (postcopy), the point of
+ * no return. Before it a failure leaves the guest to the source; after it the migration is paused.
+ *
+ * @see qemu_loadvm_state in QEMU's migration/savevm.c
+ */
+export class DestinationMigration {
+  readonly #options: DestinationOptions;
+  readonly #input: InputChannel;
+  readonly #receiver: RamReceiver;
+  readonly #ramLoad: RamLoad;
+  readonly #globalState = new GlobalState();
+  readonly #sections = new Map<number, OpenSection>();
+  readonly #faultService = new AbortController();
+  readonly #answers = new ByteWriter(64);
+  #answering: Promise<void> = Promise.resolve();
+  #status: MigrationStatus = 'none';
+  #error: Error | undefined;
+  #returnPathOpen = false;
+  #advised = false;
+  #postcopy: PostcopyState = 'none';
+  #requestBlock: string | undefined;
+  #requests = 0;
+  /** State of the devices as it was loaded, for a comparison at hand-over. */
+  deviceStates: readonly DeviceState[] = [];
+
+  constructor(options: DestinationOptions) {
+    this.#options = options;
+    this.#receiver = new RamReceiver(options.guest.ram);
+    this.#ramLoad = new RamLoad(options.guest.ram, this.#receiver);
+    this.#input = new InputChannel(options.transport, this.#receiver.input.bytes);
+  }
+
+  get status(): MigrationStatus {
+    return this.#status;
+  }
+  /** Why it failed or is paused. */
+  get error(): Error | undefined {
+    return this.#error;
+  }
+  get info(): MigrationInfo {
+    const { message } = this.#error ?? {};
+    return { status: this.#status, ...(message === undefined ? {} : { 'error-desc': message }) };
+  }
+  /** Pages that were received and requests that were sent. */
+  get counters(): RamReceiver['counters'] & { readonly requests: number } {
+    return { ...this.#receiver.counters, requests: this.#requests };
+  }
+
+  /** Gives up: the connection is dropped, and what is under way fails with `reason`. */
+  abort(reason: Error): void {
+    this.#options.transport.destroy(reason);
+  }
+
+  /** Runs the migration to its end; never rejects. The status says how it ended. */
+  async run(): Promise<MigrationStatus> {
+    const { transport } = this.#options;
+    this.#setStatus('setup');
+    try {
+      await this.#readBeginning();
+      this.#setStatus('active');
+      await this.#readItems(this.#input);
+      this.#faultService.abort();
+      if (this.#postcopy === 'running') this.#expectAllPages();
+      else await this.#finishPrecopy();
+      // The guest is whole: it starts even when the source can no longer be told.
+      await this.#answer({ name: 'shut', status: 0 }).catch(() => {});
+      if (this.#postcopy !== 'running') this.#startGuest();
+      this.#setStatus('completed');
+    } catch (error) {
+      this.#faultService.abort();
+      await this.#fail(error as Error);
+    }
+    await transport.end().catch(() => {});
+    transport.destroy();
+    return this.#status;
+  }
+
+  async #readBeginning(): Promise<void> {
+    const { machineType } = this.#options.guest;
+    const { reader } = this.#input;
+    await this.#input.parse(readHeader(reader));
+    const configuration = await this.#input.parse(readConfiguration(reader));
+    // QEMU compares the received length only; so does this, to accept what QEMU accepts.
+    if (!machineType.startsWith(configuration.machineType)) {
+      throw new MigrationError(
+        'MACHINE_MISMATCH',
+        `Machine type received is '${configuration.machineType}' and local is '${machineType}'`,
+        {
+          path: ['configuration'],
+          likely: 'Start both sides with the same versioned machine type',
+        },
+      );
+    }
+    for (const capability of configuration.capabilities ?? []) {
+      throw new MigrationError(
+        'CAPABILITY_MISMATCH',
+        `Capability ${capability} is off, but received capability is on`,
+        { path: ['configuration'], likely: 'Set the same capabilities on both sides' },
+      );
+    }
+  }
+
+  /** Reads items until the end. @returns at EOF, or after RUN inside a package */
+  async #readItems(input: InputChannel): Promise<void> {
+    const { reader } = input;
+    for (;;) {
+      const item = await input.parse(readItem(reader));
+      if (item.type === 'eof') return;
+      if (item.type === 'command')
+        await this.#command(await input.parse(readCommand(reader)), item.offset);
+      else await input.parse(this.#loadSection(reader, item.head, item.offset));
+    }
+  }
+
+  *#loadSection(reader: ByteReader, head: SectionHead, offset: number): Parser<void> {
+    const { head: start, device } = this.#resolve(head, offset);
+    if (device === 'ram') yield* this.#ramLoad.loadBody(reader, this.#advised);
+    else yield* device.load(reader, start.kind === 'full' ? start.version : device.version);
+    yield* readFooter(reader, head.sectionId, start.idstr);
+  }
+
+  /** Finds the device of a section: by name when it begins, by id when it goes on. */
+  #resolve(head: SectionHead, offset: number): OpenSection {
+    if (!('idstr' in head)) {
+      const open = this.#sections.get(head.sectionId);
+      if (open !== undefined) return open;
+      throw new MigrationError('SECTION_UNKNOWN', `Unknown section ${head.sectionId}`, {
+        expected: `one of ${[...this.#sections.keys()].join(', ') || 'none'}`,
+        offset,
+        likely: 'The stream is damaged before this point',
+      });
+    }
+    const { idstr, instanceId, version } = head;
+    const isRam = idstr === RAM_SECTION.idstr && instanceId === RAM_SECTION.instanceId;
+    const device = isRam ? 'ram' : this.#device(idstr, instanceId);
+    if (device === undefined) {
+      throw new MigrationError(
+        'SECTION_UNKNOWN',
+        `Unknown section or instance '${idstr}' ${instanceId}. Make sure that your current VM setup matches your saved VM setup, including any hotplugged devices`,
+        {
+          expected: this.#allDevices()
+            .map((d) => d.idstr)
+            .join(', '),
+          offset,
+          path: [idstr],
+          likely: 'The source has a device that this side lacks, or has it at another address',
+        },
+      );
+    }
+    const local = device === 'ram' ? RAM_SECTION.version : device.version;
+    if (version > local) {
+      throw new MigrationError(
+        'SECTION_VERSION',
+        `unsupported version ${version} for '${idstr}' v${local}`,
+        {
+          offset,
+          path: [idstr],
+          likely: 'The source is a newer release: use the older machine type on both sides',
+        },
+      );
+    }
+    const open: OpenSection = { head, device };
+    if (head.kind === 'start') this.#sections.set(head.sectionId, open);
+    return open;
+  }
+
+  #allDevices(): readonly Device[] {
+    return [this.#globalState.device, ...this.#options.guest.devices];
+  }
+
+  #device(idstr: string, instanceId: number): Device | undefined {
+    return this.#allDevices().find((d) => d.idstr === idstr && d.instanceId === instanceId);
+  }
+
+  async #command(command: Command, offset: number): Promise<void> {
+    const { capabilities, guest } = this.#options;
+    switch (command.name) {
+      case 'open-return-path':
+        this.#returnPathOpen = true;
+        return;
+      case 'ping':
+        return this.#answer({ name: 'pong', value: command.value });
+      case 'postcopy-advise':
+        return this.#advise(command.ram, offset);
+      case 'postcopy-ram-discard':
+        this.#enter('discard', ['advise', 'discard'], command, offset);
+        for (const { start, length } of command.ranges) {
+          const block = guest.ram.block(command.block);
+          if (block === undefined) {
+            throw this.#unexpected(
+              command,
+              `ram_discard_range: Failed to find block '${command.block}'`,
+              offset,
+            );
+          }
+          this.#receiver.discard(block, start, length);
+        }
+        return;
+      case 'postcopy-listen':
+        this.#enter('listening', ['advise', 'discard'], command, offset);
+        if (!capabilities.has('postcopy-ram'))
+          throw this.#unexpected(command, 'postcopy-ram is off here', offset);
+        this.#receiver.enterPostcopy();
+        this.#serveFaults();
+        return;
+      case 'postcopy-run':
+        this.#enter('running', ['listening'], command, offset);
+        this.#keepDeviceStates();
+        this.#setStatus('postcopy-active');
+        this.#startGuest();
+        return;
+      case 'packaged':
+        return this.#package(command.lengthBytes, offset);
+      case 'switchover-start': // news only: the devices follow
+        return;
+      default:
+        throw this.#unexpected(command, 'it was not agreed on', offset);
+    }
+  }
+
+  #advise(
+    ram: { pageSizesSummary: bigint; targetPageBytes: bigint } | undefined,
+    offset: number,
+  ): void {
+    const command = { name: 'postcopy-advise' } as const;
+    this.#enter('advise', ['none'], command, offset);
+    const enabled = this.#options.capabilities.has('postcopy-ram');
+    if (ram === undefined) {
+      if (enabled)
+        throw this.#unexpected(command, 'RAM postcopy is enabled but have 0 byte advise', offset);
+      return;
+    }
+    if (!enabled)
+      throw this.#unexpected(command, 'RAM postcopy is disabled but have 16 byte advise', offset);
+    const summary = this.#options.guest.ram.blocks.reduce(
+      (s, b) => s | BigInt(b.hostPageBytes),
+      0n,
+    );
+    const hex = (value: bigint): string => value.toString(16);
+    const fail = (message: string): MigrationError =>
+      new MigrationError('PAGE_SIZE_MISMATCH', message, {
+        offset,
+        path: ['command postcopy-advise'],
+        likely: 'Back the guest’s memory with the same page sizes on both sides',
+      });
+    if (ram.pageSizesSummary !== summary) {
+      throw fail(
+        `Postcopy needs matching RAM page sizes (s=${hex(ram.pageSizesSummary)} d=${hex(summary)})`,
+      );
+    }
+    if (ram.targetPageBytes !== BigInt(TARGET_PAGE_BYTES)) {
+      throw fail(
+        `Postcopy needs matching target page sizes (s=${ram.targetPageBytes} d=${TARGET_PAGE_BYTES})`,
+      );
+    }
+    this.#advised = true;
+  }
+
+  /** Collects a package whole, then runs what is in it; the stream goes on behind it. */
+  async #package(lengthBytes: number, offset: number): Promise<void> {
+    const limit = 256 * 1024 * 1024;
+    if (lengthBytes === 0 || lengthBytes > limit) {
+      throw new MigrationError(
+        'COMMAND_UNEXPECTED',
+        'A package of device state has no usable size',
+        {
+          expected: `1 to ${limit} bytes`,
+          found: `${lengthBytes}`,
+          offset,
+          path: ['command packaged'],
+        },
+      );
+    }
+    const start = this.#input.reader.offset;
+    const bytes = await this.#input.parse(collect(this.#input.reader, lengthBytes));
+    const reader = ByteReader.over(bytes, start);
+    while (reader.available > 0) {
+      const item = runParser(readItem(reader), reader);
+      if (item.type === 'eof') return;
+      if (item.type === 'section')
+        runParser(this.#loadPackaged(reader, item.head, item.offset), reader);
+      else {
+        const command = runParser(readCommand(reader), reader);
+        if (command.name === 'packaged')
+          throw this.#unexpected(command, 'it is inside a package', item.offset);
+        await this.#command(command, item.offset);
+      }
+    }
+  }
+
+  #loadPackaged(reader: ByteReader, head: SectionHead, offset: number): Parser<void> {
+    if (head.kind !== 'full') {
+      throw new MigrationError(
+        'SECTION_UNKNOWN',
+        'A package holds a section that is not a device’s',
+        {
+          expected: 'FULL sections',
+          found: head.kind,
+          offset,
+        },
+      );
+    }
+    return this.#loadSection(reader, head, offset);
+  }
+
+  #enter(
+    next: PostcopyState,
+    from: readonly PostcopyState[],
+    command: Command,
+    offset: number,
+  ): void {
+    if (!from.includes(this.#postcopy)) {
+      const state = POSTCOPY_STATES.indexOf(this.#postcopy);
+      throw this.#unexpected(
+        command,
+        `CMD_${command.name.toUpperCase().replaceAll('-', '_')} in wrong postcopy state (${state})`,
+        offset,
+      );
+    }
+    this.#postcopy = next;
+  }
+
+  #unexpected(command: { readonly name: string }, problem: string, offset: number): MigrationError {
+    return new MigrationError('COMMAND_UNEXPECTED', problem, {
+      offset,
+      path: [`command ${command.name}`],
+      likely: 'The two sides have different capabilities, or the source breaks the protocol',
+    });
+  }
+
+  /** Requests the pages that vCPUs wait for, until the migration ends. */
+  #serveFaults(): void {
+    const { faults } = this.#options.guest;
+    const { signal } = this.#faultService;
+    const serve = async (): Promise<void> => {
+      while (!signal.aborted) {
+        for (const { block, offsetBytes, lengthBytes } of faults.take()) {
+          const named = block.name !== this.#requestBlock;
+          this.#requestBlock = block.name;
+          this.#requests += 1;
+          await this.#answer({
+            name: 'req-pages',
+            start: offsetBytes,
+            length: lengthBytes,
+            ...(named ? { block: block.name } : {}),
+          });
+        }
+        await faults.wait(signal);
+      }
+    };
+    // A lost connection ends the loop here and the reading side with its cause.
+    serve().catch((error: Error) => this.#options.transport.destroy(error));
+  }
+
+  async #finishPrecopy(): Promise<void> {
+    const { reader } = this.#input;
+    if (this.#postcopy === 'listening') {
+      throw new MigrationError('COMMAND_UNEXPECTED', 'The stream ends between LISTEN and RUN', {
+        offset: reader.offset,
+      });
+    }
+    // Without a return path the source may close right behind EOF; with one it waits for SHUT.
+    const length = await this.#input.parse(readVmdescLength(reader));
+    if (length !== undefined) await this.#input.parse(skip(reader, length));
+    this.#keepDeviceStates();
+  }
+
+  #keepDeviceStates(): void {
+    this.deviceStates = this.#allDevices()
+      .filter((device) => device.isNeeded())
+      .map(encodeDevice);
+  }
+
+  #expectAllPages(): void {
+    for (const block of this.#options.guest.ram.blocks) {
+      const missing = block.pageCount - block.receivedCount();
+      if (missing === 0) continue;
+      throw new MigrationError('PAGES_MISSING', 'The stream ended before all pages came', {
+        expected: `${block.pageCount} pages`,
+        found: `${block.pageCount - missing}`,
+        path: ['ram', block.name],
+        likely: 'The source lost track of pages: please report it, with both sides’ releases',
+      });
+    }
+  }
+
+  #startGuest(): void {
+    const { guest, autostart = true } = this.#options;
+    // In precopy whatever did not come is zero; in postcopy missing pages are waited for.
+    if (this.#postcopy !== 'running') guest.ram.setAllReceived(true);
+    if (autostart && this.#globalState.runState === 'running') guest.start();
+  }
+
+  /** Sends one message back, after those before it. */
+  #answer(message: ReturnPathMessage): Promise<void> {
+    if (!this.#returnPathOpen) {
+      if (message.name === 'shut') return Promise.resolve();
+      throw new MigrationError(
+        'COMMAND_UNEXPECTED',
+        `${message.name} is due, but no return path is open`,
+        {
+          likely: 'The source pinged without OPEN_RETURN_PATH: it breaks the protocol',
+        },
+      );
+    }
+    this.#answering = this.#answering.then(() => {
+      writeReturnPathMessage(this.#answers, message);
+      return this.#options.transport.write(this.#answers.finish());
+    });
+    return this.#answering;
+  }
+
+  async #fail(error: Error): Promise<void> {
+    this.#error = this.#explain(error);
+    if (this.#postcopy === 'running') {
+      this.#setStatus('postcopy-paused');
+      return;
+    }
+    // The source learns it before the connection closes; a dead connection tells it as well.
+    await this.#answer({ name: 'shut', status: 1 }).catch(() => {});
+    this.#setStatus('failed');
+  }
+
+  #explain(error: Error): Error {
+    const { offset } = this.#input.reader;
+    if ('offset' in error && error.offset !== undefined) return error;
+    if (error instanceof MigrationError) return error;
+    return new MigrationError('CONNECTION_LOST', error.message, { offset, cause: error });
+  }
+
+  #setStatus(status: MigrationStatus): void {
+    this.#status = status;
+    this.#options.onStatus?.(status);
+  }
+}

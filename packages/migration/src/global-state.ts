@@ -1,0 +1,81 @@
+import {
+  buffer,
+  type Device,
+  describe,
+  field,
+  type StateOf,
+  u8,
+  u32,
+  unused,
+  vmstateDevice,
+} from '@wherry/vmstate';
+
+const RUNSTATE_BYTES = 32;
+
+/** @see vmstate_globalstate in QEMU's migration/global_state.c */
+const globalState = describe({
+  name: 'globalstate',
+  version: 1,
+  fields: [
+    field('size', u32),
+    field('runstate', buffer(RUNSTATE_BYTES)),
+    field('has_vm_was_suspended', u8),
+    field('vm_was_suspended', u8),
+    field('unused', unused(66)),
+  ],
+});
+
+type State = StateOf<typeof globalState>;
+
+/** Run states in which a guest may arrive. @see RunState in QEMU's qapi/run-state.json */
+const RUN_STATES = [
+  'running',
+  'paused',
+  'prelaunch',
+  'postmigrate',
+  'finish-migrate',
+  'shutdown',
+  'suspended',
+  'watchdog',
+  'guest-panicked',
+  'internal-error',
+  'io-error',
+  'debug',
+  'inmigrate',
+  'save-vm',
+  'restore-vm',
+  'colo',
+];
+
+/** The section that tells the destination whether the guest was running. */
+export class GlobalState {
+  /** The source's run state; `running` where no section came. */
+  runState = 'running';
+  readonly device: Device = vmstateDevice({
+    idstr: 'globalstate',
+    description: globalState,
+    get: () => encode(this.runState),
+    set: (state) => {
+      this.runState = decode(state);
+    },
+  });
+}
+
+function encode(runState: string): State {
+  const bytes = new Uint8Array(RUNSTATE_BYTES);
+  bytes.set(new TextEncoder().encode(runState));
+  return {
+    size: runState.length + 1,
+    runstate: bytes,
+    has_vm_was_suspended: 1,
+    vm_was_suspended: 0,
+    unused: undefined,
+  };
+}
+
+function decode(state: State): string {
+  const end = state.runstate.indexOf(0);
+  const text = String.fromCharCode(...state.runstate.subarray(0, end < 0 ? RUNSTATE_BYTES : end));
+  if (!RUN_STATES.includes(text)) throw new Error(`invalid parameter value: ${text}`);
+  return text;
+}

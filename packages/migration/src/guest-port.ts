@@ -1,0 +1,33 @@
+import type { GuestRam, RamBlock } from '@wherry/page-engine';
+import type { Device } from '@wherry/vmstate';
+
+/** A host page that a vCPU waits for. */
+export interface PageFault {
+  readonly block: RamBlock;
+  /** Aligned to the block's host page. */
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+}
+
+/** Where a destination learns which missing pages the guest has touched. */
+export interface FaultSource {
+  /** Resolves when a vCPU has touched a missing page since the last {@link FaultSource.take}, or when the signal is aborted. */
+  wait(signal: AbortSignal): Promise<void>;
+  /** Gives each newly touched host page once. */
+  take(): readonly PageFault[];
+}
+
+/** The guest as a migration sees it. */
+export interface GuestPort {
+  readonly machineType: string;
+  readonly ram: GuestRam;
+  /** Devices in the order in which their sections are sent. */
+  readonly devices: readonly Device[];
+  readonly faults: FaultSource;
+  /** Whether the vCPUs run. */
+  readonly running: boolean;
+  /** Lets the vCPUs run. */
+  start(): void;
+  /** Stops the vCPUs; resolves when none of them writes any more and device state is final. */
+  stop(): Promise<void>;
+}

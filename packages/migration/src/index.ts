@@ -1,0 +1,16 @@
+export {
+  CAPABILITIES,
+  type Capabilities,
+  type Capability,
+  setCapabilities,
+  usesReturnPath,
+} from './capabilities.ts';
+export type { Clock } from './clock.ts';
+export { DestinationMigration, type DestinationOptions } from './destination.ts';
+export type { FaultSource, GuestPort, PageFault } from './guest-port.ts';
+export { MigrationError, type MigrationErrorCode } from './migration-error.ts';
+export type { MigrationInfo, MigrationStatus, RamStatistics } from './migration-info.ts';
+export { DEFAULT_PARAMETERS, type Parameters, setParameters } from './parameters.ts';
+export { SourceMigration, type SourceOptions } from './source.ts';
+export type { DeviceState } from './source-frames.ts';
+export type { Transport } from './transport.ts';

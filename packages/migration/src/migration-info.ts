@@ -1,0 +1,54 @@
+/** @see MigrationStatus in QEMU's qapi/migration.json */
+export type MigrationStatus =
+  | 'none'
+  | 'setup'
+  | 'active'
+  | 'device'
+  | 'postcopy-active'
+  | 'postcopy-paused'
+  | 'completed'
+  | 'cancelling'
+  | 'cancelled'
+  | 'failed';
+
+/** Statistics of RAM, with QEMU's member names. @see MigrationStats in QEMU's qapi/migration.json */
+export interface RamStatistics {
+  /** Bytes on the wire, the whole stream. */
+  readonly transferred: number;
+  /** Bytes of RAM that are still owed. */
+  readonly remaining: number;
+  /** Bytes of RAM in all. */
+  readonly total: number;
+  /** Zero pages. */
+  readonly duplicate: number;
+  /** Pages sent with their content. */
+  readonly normal: number;
+  readonly 'normal-bytes': number;
+  /** Pages that the guest dirtied a second, by the last synchronisation. */
+  readonly 'dirty-pages-rate': number;
+  /** Megabits a second, by the last measurement. */
+  readonly mbps: number;
+  /** Synchronisations of the dirty log; also the number of rounds. */
+  readonly 'dirty-sync-count': number;
+  /** Requests of the destination. */
+  readonly 'postcopy-requests': number;
+  /** Bytes of a target page. */
+  readonly 'page-size': number;
+  readonly 'pages-per-second': number;
+  readonly 'precopy-bytes': number;
+  readonly 'downtime-bytes': number;
+  readonly 'postcopy-bytes': number;
+}
+
+/** What `query-migrate` tells, with QEMU's member names. @see MigrationInfo in QEMU's qapi/migration.json */
+export interface MigrationInfo {
+  readonly status: MigrationStatus;
+  readonly ram?: RamStatistics;
+  /** Milliseconds, as all times here. */
+  readonly 'total-time'?: number;
+  readonly 'setup-time'?: number;
+  readonly 'expected-downtime'?: number;
+  /** Once completed: how long no side ran the guest. */
+  readonly downtime?: number;
+  readonly 'error-desc'?: string;
+}

@@ -1,0 +1,154 @@
+import { TARGET_PAGE_BYTES } from '@wherry/page-engine';
+import type { Clock } from './clock.ts';
+import type { MigrationInfo, MigrationStatus, RamStatistics } from './migration-info.ts';
+
+/** How long bytes are counted before they make a bandwidth. @see BUFFER_DELAY in QEMU's migration/migration.c */
+const WINDOW_MS = 100;
+
+/** Counts of the sender at a moment. */
+export interface SenderCounts {
+  readonly normalPages: number;
+  readonly zeroPages: number;
+  readonly owedBytes: number;
+  readonly totalBytes: number;
+  /** Bytes of the whole stream. */
+  readonly streamBytes: number;
+}
+
+/** Measures a migration at its source: times, bandwidth, dirty rate, bytes by phase. */
+export class SourceStatistics {
+  readonly #clock: Clock;
+  readonly #counts: () => SenderCounts;
+  readonly #startedAt: number;
+  #endedAt: number | undefined;
+  #setupMs = 0;
+  #stoppedAt: number | undefined;
+  #downtimeMs: number | undefined;
+  #windowStartedAt: number;
+  #windowBytes = 0;
+  #windowPages = 0;
+  #bytesPerMs = 0;
+  #pagesPerSecond = 0;
+  #syncedAt: number;
+  #dirtyPagesRate = 0;
+  #phaseBytes = { precopy: 0, downtime: 0, postcopy: 0 };
+  #phase: keyof SourceStatistics['phaseBytes'] = 'precopy';
+  #phaseStart = 0;
+  syncCount = 0;
+  requests = 0;
+
+  constructor(clock: Clock, counts: () => SenderCounts) {
+    this.#clock = clock;
+    this.#counts = counts;
+    this.#startedAt = this.#windowStartedAt = this.#syncedAt = clock.now();
+  }
+
+  /** Bytes of the stream by phase. */
+  get phaseBytes(): { precopy: number; downtime: number; postcopy: number } {
+    const bytes = { ...this.#phaseBytes };
+    bytes[this.#phase] += this.#counts().streamBytes - this.#phaseStart;
+    return bytes;
+  }
+
+  /** Bytes that can be sent within `ms` by the last bandwidth; 0 before the first measurement. */
+  bytesWithin(ms: number): number {
+    return this.#bytesPerMs * ms;
+  }
+
+  /** Milliseconds that what is owed now would take. */
+  get expectedDowntimeMs(): number {
+    return this.#bytesPerMs === 0 ? 0 : this.#counts().owedBytes / this.#bytesPerMs;
+  }
+
+  setupDone(): void {
+    this.#setupMs = this.#clock.now() - this.#startedAt;
+  }
+
+  /** Looks at the clock; takes a new bandwidth at the end of each window. */
+  measure(): void {
+    const now = this.#clock.now();
+    const elapsedMs = now - this.#windowStartedAt;
+    if (elapsedMs < WINDOW_MS) return;
+    const { streamBytes, normalPages, zeroPages } = this.#counts();
+    const pages = normalPages + zeroPages;
+    this.#bytesPerMs = (streamBytes - this.#windowBytes) / elapsedMs;
+    this.#pagesPerSecond = ((pages - this.#windowPages) / elapsedMs) * 1000;
+    this.#windowStartedAt = now;
+    this.#windowBytes = streamBytes;
+    this.#windowPages = pages;
+  }
+
+  /** Counts a synchronisation of the dirty log that found `dirtyPages`. */
+  synced(dirtyPages: number): void {
+    const now = this.#clock.now();
+    const elapsedMs = now - this.#syncedAt;
+    this.syncCount += 1;
+    // Too short a time makes no rate.
+    if (elapsedMs < 10) return;
+    this.#dirtyPagesRate = (dirtyPages / elapsedMs) * 1000;
+    this.#syncedAt = now;
+  }
+
+  guestStopped(): void {
+    this.#stoppedAt = this.#clock.now();
+    this.#enterPhase('downtime');
+  }
+
+  /** The destination's guest may run: the downtime is over. */
+  guestHandedOver(): void {
+    if (this.#stoppedAt !== undefined) this.#downtimeMs ??= this.#clock.now() - this.#stoppedAt;
+  }
+
+  postcopyStarted(): void {
+    this.guestHandedOver();
+    this.#enterPhase('postcopy');
+  }
+
+  ended(): void {
+    this.#endedAt = this.#clock.now();
+  }
+
+  #enterPhase(phase: 'downtime' | 'postcopy'): void {
+    this.#phaseBytes = this.phaseBytes;
+    this.#phase = phase;
+    this.#phaseStart = this.#counts().streamBytes;
+  }
+
+  /** Makes the answer to `query-migrate`. */
+  info(status: MigrationStatus, errorDesc: string | undefined): MigrationInfo {
+    const totalMs = (this.#endedAt ?? this.#clock.now()) - this.#startedAt;
+    const completed = status === 'completed';
+    return {
+      status,
+      ram: this.#ram(),
+      'total-time': Math.round(totalMs),
+      'setup-time': Math.round(this.#setupMs),
+      ...(completed && this.#downtimeMs !== undefined
+        ? { downtime: Math.round(this.#downtimeMs) }
+        : { 'expected-downtime': Math.round(this.expectedDowntimeMs) }),
+      ...(errorDesc === undefined ? {} : { 'error-desc': errorDesc }),
+    };
+  }
+
+  #ram(): RamStatistics {
+    const { normalPages, zeroPages, owedBytes, totalBytes, streamBytes } = this.#counts();
+    const phase = this.phaseBytes;
+    return {
+      transferred: streamBytes,
+      remaining: owedBytes,
+      total: totalBytes,
+      duplicate: zeroPages,
+      normal: normalPages,
+      'normal-bytes': normalPages * TARGET_PAGE_BYTES,
+      'dirty-pages-rate': Math.round(this.#dirtyPagesRate),
+      mbps: (this.#bytesPerMs * 8) / 1000,
+      'dirty-sync-count': this.syncCount,
+      'postcopy-requests': this.requests,
+      'page-size': TARGET_PAGE_BYTES,
+      'pages-per-second': Math.round(this.#pagesPerSecond),
+      'precopy-bytes': phase.precopy,
+      'downtime-bytes': phase.downtime,
+      'postcopy-bytes': phase.postcopy,
+    };
+  }
+}
