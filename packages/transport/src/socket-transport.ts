@@ -1,0 +1,72 @@
+import { Socket } from 'node:net';
+import type { Transport } from '@wherry/migration';
+import type { SocketReader } from './socket-reader.ts';
+import { SocketWriter } from './socket-writer.ts';
+import { fromSystemError, TransportError } from './transport-error.ts';
+
+/** One connected stream socket. */
+export class SocketTransport implements Transport {
+  readonly #socket: Socket;
+  readonly #reader: SocketReader;
+  readonly #writer: SocketWriter;
+
+  /** @param socket made with the `onread` of `reader` */
+  constructor(socket: Socket, reader: SocketReader, place: string) {
+    const describe = describeFor(place);
+    this.#socket = socket;
+    this.#reader = reader;
+    this.#writer = new SocketWriter(socket, describe);
+    reader.attach(socket);
+    socket.on('error', (error) => this.#fail(describe(error)));
+    socket.once('close', () => this.#fail(closed(place)));
+  }
+
+  read(into: Uint8Array): Promise<number> {
+    return this.#reader.read(into);
+  }
+
+  write(bytes: Uint8Array): Promise<void> {
+    return this.#writer.write(bytes);
+  }
+
+  end(): Promise<void> {
+    return this.#writer.end();
+  }
+
+  destroy(reason: Error = destroyed()): void {
+    this.#reader.destroy(reason);
+    this.#writer.fail(reason);
+    this.#socket.destroy();
+  }
+
+  #fail(reason: Error): void {
+    this.#reader.fail(reason);
+    this.#writer.fail(reason);
+  }
+}
+
+/** Takes over the connection of a socket that Node made without an `onread`, which it makes unusable. */
+export function adoptSocket(raw: Socket, reader: SocketReader): Socket {
+  // A server and a child process hand out ready sockets. Their handle is no public property, but
+  // there is no other way to read into a given buffer from them.
+  const inner = raw as unknown as { _handle: unknown };
+  const options = { handle: inner._handle, onread: reader.onread, allowHalfOpen: true };
+  const socket = new Socket({ ...options, manualStart: true } as object);
+  inner._handle = null;
+  raw.destroy();
+  return socket;
+}
+
+/** Makes the function that turns system errors at `place` into transport errors. */
+export function describeFor(place: string): (error: unknown) => TransportError {
+  return (error) => fromSystemError(error, place, 'CONNECTION_LOST');
+}
+
+/** Makes the default reason of a destroy. */
+export function destroyed(): TransportError {
+  return new TransportError('ABORTED', 'The connection was dropped on this side');
+}
+
+function closed(place: string): TransportError {
+  return new TransportError('CONNECTION_LOST', `The connection ${place} is closed`);
+}
