@@ -229,4 +229,14 @@ describe('RamSender', () => {
     ]);
     expect(sender.owedPages()).toBe(8 + 32);
   });
+
+  it('lists a range that goes on in another bank as one', async () => {
+    const options = { maxBankBytes: 2 ** 20, ioBufferBytes: 8192 };
+    const block = { name: 'ram', lengthBytes: 2 ** 21, hostPageBytes: 4096 };
+    ram = await GuestRam.create([block], options);
+    expect(ram.banks.length).toBeGreaterThan(2);
+    sender = new RamSender(ram);
+    sender.oweAll();
+    expect([...sender.discards()].map(({ ranges }) => ranges)).toEqual([[[0, 2 ** 21]]]);
+  });
 });
