@@ -85,6 +85,7 @@ function touchAt(control: usize, slotPtr: usize, index: u32, countAt: usize, wri
 export function run(control: usize, slotPtr: usize, pages: u32): u32 {
   const owned = load<u32>(control, OWNED);
   const workload = load<u32>(control, WORKLOAD);
+  const hotOwned = load<u32>(control, HOT_OWNED);
   if (owned == 0 || workload == 0) return 0;
   for (let i: u32 = 0; i < pages; i++) {
     if (workload == WORKLOAD_SEQUENTIAL) {
@@ -92,9 +93,10 @@ export function run(control: usize, slotPtr: usize, pages: u32): u32 {
       store<u32>(control, cursor + 1 < owned ? cursor + 1 : 0, CURSOR);
       touchAt(control, slotPtr, cursor < owned ? cursor : 0, RANGE_PAGES, 1);
     } else if (
-      workload == WORKLOAD_HOTSET && below(control, 0xffffffff) < load<u32>(control, HOT_WRITES)
+      workload == WORKLOAD_HOTSET && hotOwned != 0 &&
+      below(control, 0xffffffff) < load<u32>(control, HOT_WRITES)
     ) {
-      touchAt(control, slotPtr, below(control, load<u32>(control, HOT_OWNED)), RANGE_HOT, 1);
+      touchAt(control, slotPtr, below(control, hotOwned), RANGE_HOT, 1);
     } else {
       touchAt(control, slotPtr, below(control, owned), RANGE_PAGES, 1);
     }

@@ -16,7 +16,7 @@ import { virtualClockAtPowerOn, virtualClockDescription } from '../src/devices/v
 import { recordedSection } from './sections.ts';
 
 const mac = Uint8Array.of(0x52, 0x54, 0, 0x12, 0x34, 0x56);
-const cases: readonly (readonly [string, Description<never>, unknown])[] = [
+const cases: readonly (readonly [string, unknown, unknown])[] = [
   ['timer', virtualClockDescription, virtualClockAtPowerOn()],
   ['mc146818rtc', rtcDescription, rtcAtPowerOn(0n, 8 << 20)],
   ['serial', serialDescription, serialAtReset()],

@@ -5,7 +5,6 @@ import {
   type FixedKind,
   field,
   i32AtMost,
-  type StateOf,
   VmstateError,
 } from '@wherry/vmstate';
 
@@ -99,7 +98,17 @@ const pciIrqState: FixedKind<readonly number[]> = {
   },
 };
 
-const description = describe({
+/** State that every conventional PCI device has. */
+export interface PciState {
+  version_id: number;
+  /** {@link PCI_CONFIG_BYTES} bytes, little-endian fields. */
+  config: Uint8Array;
+  /** Level of each interrupt pin, 0 or 1. */
+  irq_state: readonly number[];
+}
+
+/** Describes {@link PciState}. @see vmstate_pci_device in QEMU's hw/pci/pci.c */
+export const pciDescription: Description<PciState> = describe({
   name: 'PCIDevice',
   version: 2,
   minimumVersion: 1,
@@ -109,9 +118,3 @@ const description = describe({
     field('irq_state', pciIrqState, { since: 2 }),
   ],
 });
-
-/** State that every conventional PCI device has. */
-export type PciState = StateOf<typeof description>;
-
-/** Describes {@link PciState}. @see vmstate_pci_device in QEMU's hw/pci/pci.c */
-export const pciDescription: Description<PciState> = description;

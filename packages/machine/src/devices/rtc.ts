@@ -4,7 +4,6 @@ import {
   describe,
   field,
   i64,
-  type StateOf,
   timer,
   u8,
   u16,
@@ -13,8 +12,28 @@ import {
   unused,
 } from '@wherry/vmstate';
 
+/** State of the CMOS clock. */
+export interface RtcState {
+  cmos_data: Uint8Array;
+  cmos_index: number;
+  unused: undefined;
+  /** Timers are in ns of the host's clock, -1 while not armed. */
+  periodic_timer: bigint;
+  next_periodic_time: bigint;
+  irq_coalesced: number;
+  period: number;
+  /** The guest's time at `last_update`, in s since the epoch. */
+  base_rtc: bigint;
+  /** In ns of the host's clock. */
+  last_update: bigint;
+  offset: bigint;
+  update_timer: bigint;
+  next_alarm_time: bigint;
+  irq_reinject_on_ack_count: number;
+}
+
 /** Describes the section `mc146818rtc`: the CMOS clock. @see vmstate_rtc in QEMU's hw/rtc/mc146818rtc.c */
-const description = describe({
+export const rtcDescription: Description<RtcState> = describe({
   name: 'mc146818rtc',
   version: 3,
   fields: [
@@ -26,8 +45,8 @@ const description = describe({
     field('unused', unused(3 * 8)),
     field('irq_coalesced', u32),
     field('period', u32),
-    field('base_rtc', u64), // s since the epoch, at last_update
-    field('last_update', u64), // ns of the host's clock
+    field('base_rtc', u64),
+    field('last_update', u64),
     field('offset', i64),
     field('update_timer', timer),
     field('next_alarm_time', u64),
@@ -42,12 +61,6 @@ const description = describe({
   ],
   preLoad: (state) => Object.assign(state, { irq_reinject_on_ack_count: 0 }),
 });
-
-/** State of the CMOS clock. */
-export type RtcState = StateOf<typeof description>;
-
-/** The description under an explicit type. */
-export const rtcDescription: Description<RtcState> = description;
 
 const SECOND = 1_000_000_000n;
 const NOT_ARMED = -1n;

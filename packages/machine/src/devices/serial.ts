@@ -4,7 +4,6 @@ import {
   describe,
   field,
   i32,
-  type StateOf,
   struct,
   timer,
   u8,
@@ -20,14 +19,48 @@ const IIR_ID = 0x06;
 const IIR_THRI = 0x02;
 const LSR_TEMT = 0x40;
 
-const fifo8 = describe({
+/** A FIFO's state; `num` of its bytes are used, from `head` on. */
+interface Fifo {
+  data: Uint8Array;
+  head: number;
+  num: number;
+}
+
+const fifo8: Description<Fifo> = describe({
   name: 'Fifo8',
   version: 1,
   fields: [field('data', buffer(FIFO_BYTES)), field('head', u32), field('num', u32)],
 });
 
-/** Describes a 16550 UART; `absent` values are those that a missing subsection leaves. */
-const uart = describe({
+/** State of a 16550 UART, its subsections' fields included. */
+export interface UartState {
+  divider: number;
+  rbr: number;
+  ier: number;
+  iir: number;
+  lcr: number;
+  mcr: number;
+  lsr: number;
+  msr: number;
+  scr: number;
+  fcr_vmstate: number;
+  /** Whether the transmitter's interrupt is pending. */
+  thr_ipending: number;
+  /** How often the byte in the transmitter was tried in vain. */
+  tsr_retry: number;
+  thr: number;
+  tsr: number;
+  recv_fifo: Fifo;
+  xmit_fifo: Fifo;
+  /** Timers are in ns of the virtual clock, -1 while not armed. */
+  fifo_timeout_timer: bigint;
+  timeout_ipending: number;
+  /** Whether modem lines are polled, -1 where there are none. */
+  poll_msl: number;
+  modem_status_poll: bigint;
+}
+
+const uart: Description<UartState> = describe({
   name: 'serial',
   version: 3,
   minimumVersion: 2,
@@ -102,9 +135,6 @@ const uart = describe({
     }
   },
 });
-
-/** State of a UART, its subsections' fields included. */
-export type UartState = StateOf<typeof uart>;
 
 /** Describes the section `serial`: an ISA serial port. @see vmstate_isa_serial in QEMU's hw/char/serial-isa.c */
 export const serialDescription: Description<{ state: UartState }> = describe({

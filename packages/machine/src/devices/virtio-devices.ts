@@ -4,7 +4,6 @@ import {
   type Description,
   describe,
   field,
-  type StateOf,
   struct,
   u8,
   u16,
@@ -54,8 +53,34 @@ const txWaiting = describe({
   fields: [field('tx_waiting', u32)],
 });
 
+/** What a network device adds: its receive filter, its link and its offloads. */
+export interface VirtioNetState {
+  mac: Uint8Array;
+  vqs: { tx_waiting: number };
+  mergeable_rx_bufs: number;
+  /** Bit 0: the link is up. */
+  status: number;
+  promisc: number;
+  allmulti: number;
+  /** Addresses in the table, of 6 bytes each. */
+  'mac_table.in_use': number;
+  'mac_table.macs': Uint8Array;
+  /** A bit for each VLAN. */
+  vlans: Uint8Array;
+  has_vnet_hdr: number;
+  'mac_table.multi_overflow': number;
+  'mac_table.uni_overflow': number;
+  alluni: number;
+  nomulti: number;
+  nouni: number;
+  nobcast: number;
+  has_ufo: number;
+  /** On the wire where the driver can choose offloads. */
+  curr_guest_offloads: bigint;
+}
+
 /** @see vmstate_virtio_net_device in QEMU's hw/net/virtio-net.c */
-const netDevice = describe({
+const netDevice: Description<VirtioNetState> = describe({
   name: 'virtio-net-device',
   version: 11,
   fields: [
@@ -83,11 +108,17 @@ const netDevice = describe({
   ],
 });
 
-/** What a network device adds: its receive filter, its link and its offloads. */
-export type VirtioNetState = StateOf<typeof netDevice>;
+/** What a balloon adds: its target and its size, in 4 KiB pages. */
+export interface VirtioBalloonState {
+  num_pages: number;
+  actual: number;
+  free_page_hint_cmd_id: number;
+  free_page_hint_status: number;
+  poison_val: number;
+}
 
 /** @see vmstate_virtio_balloon_device in QEMU's hw/virtio/virtio-balloon.c */
-const balloonDevice = describe({
+const balloonDevice: Description<VirtioBalloonState> = describe({
   name: 'virtio-balloon-device',
   version: 1,
   fields: [field('num_pages', u32), field('actual', u32)],
@@ -106,9 +137,6 @@ const balloonDevice = describe({
     }),
   ],
 });
-
-/** What a balloon adds: its target and its size, in 4 KiB pages. */
-export type VirtioBalloonState = StateOf<typeof balloonDevice>;
 
 /** What a block device adds: requests that were taken from the queue and are not done. */
 export interface VirtioBlkState {

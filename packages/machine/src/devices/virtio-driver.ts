@@ -45,8 +45,9 @@ export function drivenVirtio<D>(
   };
 }
 
-/** Returns the state after the driver made `rounds` requests on each queue that is set up. */
-export function virtioAfter<D>(state: VirtioState<D>, rounds: number): VirtioState<D> {
+/** Returns the state after the driver, if there is one, made `rounds` requests on each queue that is set up. */
+export function virtioAfter<D>(state: VirtioState<D>, rounds: number | undefined): VirtioState<D> {
+  if (rounds === undefined) return state;
   return {
     ...state,
     queues: state.queues.map((queue) =>

@@ -5,8 +5,6 @@ import {
   type Description,
   describe,
   field,
-  type LoadContext,
-  type StateOf,
   struct,
   u8,
   u16,
@@ -63,7 +61,26 @@ const modernQueue = describe({
   ],
 });
 
-const modernState = describe({
+/** A queue in the modern transport; addresses are two words, the low one first. */
+export interface ModernQueue {
+  num: number;
+  unused: undefined;
+  enabled: boolean;
+  desc: number[];
+  avail: number[];
+  used: number[];
+}
+
+/** State of the modern transport: what the driver selected and set up. */
+export interface VirtioModernState {
+  dfselect: number;
+  gfselect: number;
+  guest_features: number[];
+  /** {@link QUEUE_LIMIT} of them. */
+  vqs: ModernQueue[];
+}
+
+const modernState: Description<VirtioModernState> = describe({
   name: 'virtio_pci',
   version: 1,
   fields: [],
@@ -80,9 +97,6 @@ const modernState = describe({
     }),
   ],
 });
-
-/** State of the modern transport: what the driver selected and set up. */
-export type VirtioModernState = StateOf<typeof modernState>;
 
 /** The transport's state in a field without a size of its own. @see vmstate_info_extra_state in QEMU's hw/virtio/virtio.c */
 const extraState: VariableKind<VirtioModernState> = {
@@ -101,8 +115,23 @@ const extraState: VariableKind<VirtioModernState> = {
     ),
 };
 
-/** Subsections that every device ends with. @see vmstate_virtio in QEMU's hw/virtio/virtio.c */
-const tail = describe({
+/** What the subsections that every device ends with hold. */
+interface VirtioTail {
+  /** 1 little, 2 big. */
+  device_endian: number;
+  guest_features: bigint;
+  /** Guest-physical addresses of the rings, {@link QUEUE_LIMIT} of them. */
+  vq: { avail: bigint; used: bigint }[];
+  /** Default sizes of all queues where one differs from its own, else empty. */
+  ringsize: { num_default: number }[];
+  broken: boolean;
+  extra_state: VirtioModernState;
+  started: boolean;
+  disabled: boolean;
+}
+
+/** Describes {@link VirtioTail}. @see vmstate_virtio in QEMU's hw/virtio/virtio.c */
+const tail: Description<VirtioTail> = describe({
   name: 'virtio',
   version: 1,
   fields: [],
@@ -164,7 +193,7 @@ const tail = describe({
 });
 
 /** State of a virtio PCI device; `device` is what its type adds. */
-export interface VirtioState<D> extends StateOf<typeof tail> {
+export interface VirtioState<D> extends VirtioTail {
   pci: PciState;
   /** MSI-X table, 16 bytes a vector, and one pending bit a vector; empty without MSI-X. */
   msix_table: Uint8Array;

@@ -1,21 +1,24 @@
-import { type Description, describe, field, i64, type StateOf, unused } from '@wherry/vmstate';
+import { type Description, describe, field, i64, unused } from '@wherry/vmstate';
 
-const description = describe({
+/** State of the clock that runs while the guest does. */
+export interface VirtualClockState {
+  cpu_ticks_offset: bigint;
+  unused: undefined;
+  /** In ns. */
+  cpu_clock_offset: bigint;
+}
+
+/** Describes the section `timer`. @see vmstate_timers in QEMU's system/cpu-timers.c */
+export const virtualClockDescription: Description<VirtualClockState> = describe({
   name: 'timer',
   version: 2,
   minimumVersion: 1,
   fields: [
     field('cpu_ticks_offset', i64),
     field('unused', unused(8)),
-    field('cpu_clock_offset', i64, { since: 2 }), // ns of the virtual clock
+    field('cpu_clock_offset', i64, { since: 2 }),
   ],
 });
-
-/** State of the clock that runs while the guest does. */
-export type VirtualClockState = StateOf<typeof description>;
-
-/** Describes the section `timer`. @see vmstate_timers in QEMU's system/cpu-timers.c */
-export const virtualClockDescription: Description<VirtualClockState> = description;
 
 /** Makes the state of the clock of a guest that never ran. */
 export function virtualClockAtPowerOn(): VirtualClockState {
