@@ -57,7 +57,7 @@ export const WORKLOAD_SEQUENTIAL: u32 = 1;
 export const WORKLOAD_RANDOM: u32 = 2;
 export const WORKLOAD_HOTSET: u32 = 3;
 
-export const OLDEST_STALE: u32 = 8; // generations looked back to
+export const OLDEST_STALE: u32 = 128; // generations looked back to
 export const FOUND_AS_EXPECTED: u32 = 0;
 export const FOUND_ZERO: u32 = 254;
 export const FOUND_OTHER: u32 = 255;
