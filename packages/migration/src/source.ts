@@ -305,7 +305,7 @@ export class SourceMigration {
       if (kind === 'part' && !chunk.requested) {
         await this.#rate.take(length, parameters()[limit], this.#abort.signal);
       }
-      if (!inPostcopy && this.#sender.roundComplete) break;
+      if (kind === 'part' && !inPostcopy && this.#sender.roundComplete) break;
     }
     this.#frames.ramEnd();
     await this.#output.flush();

@@ -138,6 +138,7 @@ function expectMoved(outcome: Outcome): void {
   expect([source.status, destination.status]).toEqual(['completed', 'completed']);
 
   expect(running.names).toEqual(['destination']);
+  expect(source.info.ram?.remaining).toBe(0);
   expect(destination.deviceStates).toEqual(source.deviceStates);
   expect(outcome.destinationGuest.writes).toBeGreaterThan(outcome.sourceGuest.writes);
 }

@@ -1,0 +1,124 @@
+import { QmpServer } from '@wherry/qmp';
+import { Command } from 'commander';
+import { CliError } from '../cli-error.ts';
+import { formatQmpAddress, listenForQmp, parseQmpAddress } from '../qmp-socket.ts';
+import { formatBytes, formatCount } from '../sizes.ts';
+import { addGuestOptions, type GuestOptions } from './guest-options.ts';
+import { Host } from './host.ts';
+import { hostCommands } from './host-commands.ts';
+import { type HostSchema, hostSchema } from './host-schema.ts';
+
+/** The release whose protocol and QMP the simulated host follows. */
+const EMULATED_RELEASE = { major: 10, minor: 0, micro: 0 };
+
+interface HostCommandOptions extends GuestOptions {
+  readonly qmp: string;
+  readonly incoming?: string;
+  readonly paused?: true;
+}
+
+/** `wherry host`: one simulated host. */
+export function hostCommand(): Command {
+  const command = new Command('host')
+    .summary('start a simulated host: a guest behind a QMP socket')
+    .description(
+      'Starts one simulated host: a process with a QMP socket and a guest whose vCPUs run and check every page.\nIt ends on `quit`, Ctrl-C or SIGTERM; exit code 1 if a vCPU saw a lost or stale page.',
+    )
+    .requiredOption('--qmp <address>', 'QMP socket: unix:PATH or tcp:HOST:PORT')
+    .option('--incoming <uri>', 'wait for a migration: a URI, or `defer` for migrate-incoming')
+    .option('-S, --paused', 'do not start the guest until `cont`');
+  addGuestOptions(command);
+  command.addHelpText(
+    'after',
+    `
+Example:
+  $ wherry host --qmp unix:/tmp/a.qmp --ram pc.ram=1G --vcpu hotset,rate=50000
+  $ wherry host --qmp unix:/tmp/b.qmp --ram pc.ram=1G --incoming defer
+  $ wherry migrate unix:/tmp/a.qmp unix:/tmp/b.qmp tcp:127.0.0.1:0`,
+  );
+  return command.action(runHost);
+}
+
+async function runHost(options: HostCommandOptions): Promise<void> {
+  const address = parseQmpAddress(options.qmp);
+  const ended = Promise.withResolvers<number>();
+  let server: QmpServer<HostSchema> | undefined;
+  const host = await Host.create({
+    machine: {
+      machineType: options.machine,
+      blocks: options.ram,
+      vcpus: options.vcpu,
+      fill: options.fill,
+      seed: options.seed,
+      incoming: options.incoming !== undefined,
+    },
+    paused: options.paused === true,
+    onEvent: (event) => {
+      switch (event.name) {
+        case 'MIGRATION':
+          return server?.emit(event.name, { status: event.status });
+        case 'MIGRATION_PASS':
+          return server?.emit(event.name, { pass: event.pass });
+        default:
+          return server?.emit(event.name);
+      }
+    },
+    onIncomingFailed: (error) => {
+      console.error(`wherry host: the incoming migration failed: ${error.message}`);
+      ended.resolve(1);
+    },
+    onVcpuFailed: (error) => {
+      console.error(`wherry host: a vCPU died: ${error.message}`);
+      ended.resolve(1);
+    },
+  });
+  const quit = (reason: 'host-qmp-quit' | 'host-signal'): void => {
+    server?.emit('SHUTDOWN', { guest: false, reason });
+    ended.resolve(0);
+  };
+  try {
+    server = new QmpServer<HostSchema>({
+      schema: hostSchema,
+      version: { qemu: EMULATED_RELEASE, package: 'wherry' },
+      commands: hostCommands(host, () => quit('host-qmp-quit')),
+    });
+    const accept = server.accept.bind(server);
+    const socket = await listenForQmp(address, accept);
+    const onSignal = (): void => quit('host-signal');
+    process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
+    if (options.incoming !== undefined && options.incoming !== 'defer') {
+      await host.migrateIncoming(options.incoming, true).catch((error: Error) => {
+        throw new CliError(error.message, 2);
+      });
+    }
+    console.log(describeHost(options, formatQmpAddress(socket.qmpAddress)));
+    const status = await ended.promise;
+    const { violations, firstViolations } = await host.machine.witness();
+    for (const violation of firstViolations) {
+      console.error(`wherry host: violation: ${JSON.stringify(violation)}`);
+    }
+    socket.close();
+    server.close();
+    process.exitCode = violations > 0 ? 1 : status;
+  } finally {
+    await host.close();
+  }
+}
+
+function describeHost(options: HostCommandOptions, qmp: string): string {
+  const total = options.ram.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
+  const vcpus = options.vcpu.map(({ workload, pagesPerSecond }) =>
+    workload === 'idle'
+      ? workload
+      : `${workload} ${Number.isFinite(pagesPerSecond) ? `${formatCount(pagesPerSecond)} pages/s` : 'unlimited'}`,
+  );
+  const blocks = options.ram.map(
+    ({ name, lengthBytes, hostPageBytes }) =>
+      `${name} ${formatBytes(lengthBytes)} of ${formatBytes(hostPageBytes)} pages`,
+  );
+  return [
+    `wherry host ready, QMP at ${qmp}`,
+    `${options.machine}, ${formatBytes(total)}: ${blocks.join(', ')}`,
+    `vCPUs: ${vcpus.join(', ')}${options.incoming === undefined ? '' : `; waiting for a migration (${options.incoming})`}`,
+  ].join('\n');
+}

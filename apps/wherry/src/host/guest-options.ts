@@ -1,0 +1,147 @@
+import type { MachineOptions, VcpuSpec } from '@wherry/machine';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { formatBytes, parseSize } from '../sizes.ts';
+
+type RamBlockSpec = NonNullable<MachineOptions['blocks']>[number];
+
+const WORKLOADS: readonly VcpuSpec['workload'][] = ['idle', 'sequential', 'random', 'hotset'];
+const HOST_PAGES = [4 * 2 ** 10, 2 * 2 ** 20, 2 ** 30];
+
+/** Options that describe a guest, as commander gives them. */
+export interface GuestOptions {
+  readonly ram: readonly RamBlockSpec[];
+  readonly vcpu: readonly VcpuSpec[];
+  readonly fill: number;
+  readonly machine: string;
+  readonly seed: number;
+}
+
+const DEFAULT_RAM = ['pc.ram=512M', 'hugemem=128M,page=2M'];
+const DEFAULT_VCPU = ['hotset,rate=20000'];
+
+/** Adds the options that describe a guest. */
+export function addGuestOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--ram <name=size[,page=size]...>', 'RAM blocks; pages of 4K, 2M or 1G')
+        .argParser(collect(parseRam))
+        .default(DEFAULT_RAM.map(parseRam), DEFAULT_RAM.join(' ')),
+    )
+    .addOption(
+      new Option(
+        '--vcpu <workload[,rate=n][,hot-pages=x][,hot-writes=x]...>',
+        `vCPUs: ${WORKLOADS.join(', ')}; rate in pages/s, 0 for no limit`,
+      )
+        .argParser(collect(parseVcpu))
+        .default(DEFAULT_VCPU.map(parseVcpu), DEFAULT_VCPU.join(' ')),
+    )
+    .addOption(
+      new Option('--fill <share>', 'share of the pages that hold data at the start, 0 to 1')
+        .argParser((text) => parseNumber(text, 0, 1))
+        .default(0.5),
+    )
+    .option('--machine <type>', 'machine type, as the stream names it', 'pc-q35-5.2')
+    .addOption(
+      new Option('--seed <n>', 'seed of the workloads')
+        .argParser((text) => parseNumber(text, 0, 2 ** 32 - 1))
+        .default(1),
+    );
+}
+
+/** The options again as arguments, to start another process with. */
+export function guestArguments(options: GuestOptions): string[] {
+  return [
+    ...options.ram.flatMap((b) => ['--ram', `${b.name}=${b.lengthBytes},page=${b.hostPageBytes}`]),
+    ...options.vcpu.flatMap((v) => ['--vcpu', formatVcpu(v)]),
+    ...['--fill', `${options.fill}`, '--machine', options.machine, '--seed', `${options.seed}`],
+  ];
+}
+
+function formatVcpu(vcpu: VcpuSpec): string {
+  const { workload, pagesPerSecond, hotPages, hotWrites } = vcpu;
+  const rate = Number.isFinite(pagesPerSecond) ? pagesPerSecond : 0;
+  return [
+    `${workload},rate=${rate}`,
+    ...(hotPages === undefined ? [] : [`hot-pages=${hotPages}`]),
+    ...(hotWrites === undefined ? [] : [`hot-writes=${hotWrites}`]),
+  ].join(',');
+}
+
+/** Gathers repeated or listed values; the first one given replaces the default. */
+function collect<T>(parse: (text: string) => T): (text: string, previous: T[]) => T[] {
+  const given: T[] = [];
+  return (text) => {
+    given.push(parse(text));
+    return given;
+  };
+}
+
+function parseRam(text: string): RamBlockSpec {
+  const [head = '', ...properties] = text.split(',');
+  const equals = head.indexOf('=');
+  const name = head.slice(0, equals);
+  if (equals < 1)
+    throw new InvalidArgumentError(
+      `'${text}' is no RAM block: use NAME=SIZE[,page=SIZE], as pc.ram=512M.`,
+    );
+  const lengthBytes = parseSize(head.slice(equals + 1));
+  let hostPageBytes = HOST_PAGES[0]!;
+  for (const [key, value] of parseProperties(properties)) {
+    if (key !== 'page')
+      throw new InvalidArgumentError(`A RAM block has no property '${key}': use page=SIZE.`);
+    hostPageBytes = parseSize(value);
+  }
+  if (!HOST_PAGES.includes(hostPageBytes)) {
+    throw new InvalidArgumentError(
+      `Pages of ${formatBytes(hostPageBytes)} do not exist: use 4K, 2M or 1G.`,
+    );
+  }
+  if (lengthBytes === 0 || lengthBytes % hostPageBytes !== 0) {
+    throw new InvalidArgumentError(
+      `The size of ${name} is no multiple of its page size (${formatBytes(hostPageBytes)}).`,
+    );
+  }
+  return { name, lengthBytes, hostPageBytes };
+}
+
+function parseVcpu(text: string): VcpuSpec {
+  const [name = '', ...properties] = text.split(',');
+  const workload = WORKLOADS.find((w) => w === name);
+  if (workload === undefined) {
+    throw new InvalidArgumentError(`'${name}' is no workload: use ${WORKLOADS.join(', ')}.`);
+  }
+  const spec: { -readonly [K in keyof VcpuSpec]: VcpuSpec[K] } = {
+    workload,
+    pagesPerSecond: 20_000,
+  };
+  for (const [key, value] of parseProperties(properties)) {
+    if (key === 'rate')
+      spec.pagesPerSecond = parseNumber(value, 0, 1e9) || Number.POSITIVE_INFINITY;
+    else if (key === 'hot-pages') spec.hotPages = parseNumber(value, 0, 1);
+    else if (key === 'hot-writes') spec.hotWrites = parseNumber(value, 0, 1);
+    else {
+      throw new InvalidArgumentError(
+        `A vCPU has no property '${key}': use rate, hot-pages, hot-writes.`,
+      );
+    }
+  }
+  return spec;
+}
+
+function parseProperties(properties: readonly string[]): [string, string][] {
+  return properties.map((property) => {
+    const [key = '', value] = property.split('=', 2);
+    if (value === undefined)
+      throw new InvalidArgumentError(`'${property}' needs a value: ${key}=….`);
+    return [key, value];
+  });
+}
+
+/** @throws InvalidArgumentError */
+export function parseNumber(text: string, least: number, most: number): number {
+  const value = Number(text);
+  if (text.trim() === '' || !(value >= least && value <= most)) {
+    throw new InvalidArgumentError(`'${text}' is no number from ${least} to ${most}.`);
+  }
+  return value;
+}

@@ -1,0 +1,111 @@
+import type { WitnessReport } from '@wherry/machine';
+import {
+  CAPABILITIES,
+  type MigrationInfo as Info,
+  MigrationError,
+  setCapabilities,
+  setParameters,
+} from '@wherry/migration';
+import { QmpCommandError, type QmpHandlers } from '@wherry/qmp';
+import { TransportError } from '@wherry/transport';
+import { digestDevices, digestRam } from './handover.ts';
+import type { Host } from './host.ts';
+import type { HostSchema } from './host-schema.ts';
+
+/** Answers QMP for a host; `quit` ends the process. */
+export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSchema> {
+  const refuse = (desc: string): never => {
+    throw new QmpCommandError('GenericError', desc);
+  };
+  const guest = async (report: WitnessReport | Promise<WitnessReport>) => {
+    const { pagesOwned, writes, checks, violations, firstViolations } = await report;
+    const { count, totalMs, p50Ms, p99Ms } = host.machine.ram.faults.statistics();
+    return {
+      vcpus: host.machine.ram.vcpus,
+      writes,
+      checks,
+      violations,
+      'first-violations': firstViolations.map((v) => JSON.stringify(v)),
+      'pages-owned': pagesOwned,
+      faults: { count, 'total-ms': totalMs, 'p50-ms': p50Ms, 'p99-ms': p99Ms },
+      'zero-pages-received': host.received.zeroPages,
+      'normal-pages-received': host.received.normalPages,
+    };
+  };
+  return {
+    'query-status': () => host.status,
+    stop: () => host.stop(),
+    cont: () => asQmpError(() => host.cont()),
+    quit: (_, { afterReply }) => afterReply(quit),
+
+    migrate: ({ uri, channels, resume }) =>
+      asQmpError(() => {
+        if (channels !== undefined)
+          refuse("Parameter 'channels' is not supported by this host, use 'uri'");
+        if (resume === true) refuse('Cannot resume if there is no paused migration');
+        if (uri === undefined) refuse("need either 'uri' or 'channels' argument");
+        else host.migrate(uri);
+      }),
+    'migrate-incoming': ({ uri, channels, 'exit-on-error': exitOnError }) =>
+      asQmpError(async () => {
+        if (channels !== undefined)
+          refuse("Parameter 'channels' is not supported by this host, use 'uri'");
+        if (uri === undefined) refuse("need either 'uri' or 'channels' argument");
+        else await host.migrateIncoming(uri, exitOnError ?? true);
+      }),
+    migrate_cancel: () => asQmpError(() => host.cancel()),
+    'migrate-start-postcopy': () => asQmpError(() => host.startPostcopy()),
+    'migrate-set-capabilities': ({ capabilities }) =>
+      asQmpError(() => {
+        if (host.isMigrating) refuse("There's a migration process in progress");
+        host.capabilities = setCapabilities(host.capabilities, capabilities);
+      }),
+    'query-migrate-capabilities': () =>
+      CAPABILITIES.map((capability) => ({ capability, state: host.capabilities.has(capability) })),
+    'migrate-set-parameters': (parameters) =>
+      asQmpError(() => {
+        host.parameters = setParameters(host.parameters, parameters);
+      }),
+    'query-migrate-parameters': () => host.parameters,
+    'query-migrate': () => asQmpInfo(host.migrationInfo),
+
+    'x-wherry-guest': () => guest(host.machine.witness()),
+    'x-wherry-verify': () => guest(host.machine.verify()),
+    'x-wherry-handover': async ({ blocks }) => {
+      const wasRunning = host.machine.running;
+      if (wasRunning) await host.machine.stop();
+      try {
+        return {
+          blocks: digestRam(host.machine.ram, blocks),
+          devices: digestDevices(host.handedOver),
+        };
+      } finally {
+        if (wasRunning) host.machine.start();
+      }
+    },
+  };
+}
+
+type QmpInfo = ReturnType<QmpHandlers<HostSchema>['query-migrate'] & object>;
+
+/** Members of RAM statistics that belong to what this host does not do are zero, as in an idle QEMU. */
+function asQmpInfo(info: Host['migrationInfo']): QmpInfo {
+  const { ram, ...rest } = info as Info;
+  if (ram === undefined) return rest as QmpInfo;
+  return {
+    ...rest,
+    ram: { ...ram, 'multifd-bytes': 0, 'dirty-sync-missed-zero-copy': 0 },
+  } as QmpInfo;
+}
+
+/** Gives refusals of migration and transport QEMU's error shape; a bad URI gets QEMU's text. */
+async function asQmpError(run: () => void | Promise<void>): Promise<void> {
+  try {
+    await run();
+  } catch (error) {
+    if (error instanceof TransportError || error instanceof MigrationError) {
+      throw new QmpCommandError('GenericError', error.message);
+    }
+    throw error;
+  }
+}

@@ -1,0 +1,46 @@
+import { type MigrationSchema, mergeSchemas, migrationSchema, type QapiMerged } from '@wherry/qmp';
+
+const ownSchema = {
+  types: {
+    WherryFaults: {
+      struct: { count: 'int', 'total-ms': 'number', 'p50-ms': 'number', 'p99-ms': 'number' },
+    },
+    WherryGuest: {
+      struct: {
+        vcpus: 'int',
+        writes: 'int',
+        checks: 'int',
+        violations: 'int',
+        'first-violations': ['str'],
+        'pages-owned': 'int',
+        faults: 'WherryFaults',
+        'zero-pages-received': 'int',
+        'normal-pages-received': 'int',
+      },
+    },
+    WherryBlockMask: { struct: { name: 'str', dirty: 'str' } },
+    WherryBlock: {
+      struct: { name: 'str', pages: 'int', compared: 'int', checksum: 'str', dirty: 'str' },
+    },
+    WherryDevice: {
+      struct: { idstr: 'str', 'instance-id': 'int', bytes: 'int', digest: 'str' },
+    },
+    WherryHandover: { struct: { blocks: ['WherryBlock'], devices: ['WherryDevice'] } },
+  },
+  commands: {
+    /** What the vCPUs have seen so far. */
+    'x-wherry-guest': { returns: 'WherryGuest' },
+    /** Lets every vCPU check all its pages, then tells what they have seen. */
+    'x-wherry-verify': { returns: 'WherryGuest' },
+    /** RAM and devices at hand-over: on the destination all pages not written since, on the source those same pages. */
+    'x-wherry-handover': { data: { '*blocks': ['WherryBlockMask'] }, returns: 'WherryHandover' },
+  },
+  events: {},
+} as const;
+
+/** QEMU's migration commands and the simulated host's own, which begin with `x-wherry-`. */
+export const hostSchema: QapiMerged<MigrationSchema, typeof ownSchema> = mergeSchemas(
+  migrationSchema,
+  ownSchema,
+);
+export type HostSchema = typeof hostSchema;

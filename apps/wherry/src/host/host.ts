@@ -1,0 +1,323 @@
+import { Worker } from 'node:worker_threads';
+import { Machine, type MachineOptions } from '@wherry/machine';
+import {
+  type Capabilities,
+  DEFAULT_PARAMETERS,
+  DestinationMigration,
+  type GuestPort,
+  MigrationError,
+  type MigrationInfo,
+  type MigrationStatus,
+  type Parameters,
+  SourceMigration,
+} from '@wherry/migration';
+import type { RunState } from '@wherry/qmp';
+import { connect, type Listener, listen, parseUri } from '@wherry/transport';
+import { wallClock } from '../wall-clock.ts';
+
+/** What a host tells the outside, by QMP's event names. */
+export type HostEvent =
+  | { readonly name: 'STOP' | 'RESUME' }
+  | { readonly name: 'MIGRATION'; readonly status: MigrationStatus }
+  | { readonly name: 'MIGRATION_PASS'; readonly pass: number };
+
+/** What {@link Host.create} takes. */
+export interface HostOptions {
+  readonly machine: Omit<MachineOptions, 'spawn' | 'now'>;
+  /** The guest waits for `cont`. */
+  readonly paused?: boolean;
+  readonly onEvent: (event: HostEvent) => void;
+  /** Called when an incoming migration has failed and the host is to end, as QEMU does by default. */
+  readonly onIncomingFailed: (error: Error) => void;
+  /** Called when a vCPU's thread has died. */
+  readonly onVcpuFailed: (error: Error) => void;
+}
+
+/** One simulated host: a guest and its migrations, with QEMU's rules of what is allowed when. */
+export class Host {
+  readonly machine: Machine;
+  readonly #onEvent: HostOptions['onEvent'];
+  readonly #onIncomingFailed: HostOptions['onIncomingFailed'];
+  #runState: RunState;
+  #autostart: boolean;
+  #incoming: 'none' | 'deferred' | 'begun';
+  #source: SourceMigration | undefined;
+  #destination: DestinationMigration | undefined;
+  #listener: Listener | undefined;
+  #connecting: AbortController | undefined;
+  #connectError: Error | undefined;
+  #exitOnError = true;
+  capabilities: Capabilities = new Set();
+  parameters: Parameters = DEFAULT_PARAMETERS;
+
+  private constructor(machine: Machine, options: HostOptions) {
+    this.machine = machine;
+    this.#onEvent = options.onEvent;
+    this.#onIncomingFailed = options.onIncomingFailed;
+    this.#incoming = options.machine.incoming === true ? 'deferred' : 'none';
+    this.#autostart = options.paused !== true;
+    this.#runState = this.#incoming === 'deferred' ? 'inmigrate' : 'prelaunch';
+  }
+
+  /** Makes a host; its guest runs unless it is incoming or paused. */
+  static async create(options: HostOptions): Promise<Host> {
+    const machine = await Machine.create({
+      ...options.machine,
+      now: () => Date.now(),
+      spawn: (init) => {
+        const worker = new Worker(new URL('./vcpu-thread.js', import.meta.url), {
+          workerData: init,
+        });
+        worker.on('error', options.onVcpuFailed);
+        return {
+          terminate: () => worker.terminate(),
+          onError: (listener) => void worker.on('error', listener),
+        };
+      },
+    });
+    const host = new Host(machine, options);
+    if (host.#incoming === 'none' && host.#autostart) host.#startGuest();
+    return host;
+  }
+
+  get status(): { running: boolean; status: RunState } {
+    return { running: this.#runState === 'running', status: this.#runState };
+  }
+
+  /** @throws MigrationError `STATE` */
+  async stop(): Promise<void> {
+    if (this.#runState === 'inmigrate') this.#autostart = false;
+    if (this.#runState !== 'running') return;
+    await this.machine.stop();
+    this.#runState = 'paused';
+    this.#onEvent({ name: 'STOP' });
+  }
+
+  /** Lets the guest go on. @throws MigrationError `STATE` when it runs, or may run, elsewhere */
+  cont(): void {
+    switch (this.#runState) {
+      case 'inmigrate':
+        this.#autostart = true;
+        return;
+      case 'finish-migrate':
+        throw new MigrationError('STATE', 'The guest cannot run here while it is handed over');
+      case 'postmigrate':
+        throw new MigrationError(
+          'STATE',
+          'The guest has been migrated: it runs at the destination',
+        );
+      case 'running':
+        return;
+      default:
+        this.#startGuest();
+    }
+  }
+
+  get migrationInfo(): MigrationInfo | { 'socket-address'?: unknown } {
+    const address =
+      this.#listener === undefined ? {} : { 'socket-address': [socketAddress(this.#listener.uri)] };
+    if (this.#source !== undefined) return this.#source.info;
+    if (this.#connecting !== undefined) return { status: 'setup' };
+    if (this.#connectError !== undefined) {
+      return { status: 'failed', 'error-desc': this.#connectError.message };
+    }
+    if (this.#destination !== undefined) return { ...this.#destination.info, ...address };
+    return this.#listener === undefined ? {} : { status: 'setup', ...address };
+  }
+
+  /** Pages that an incoming migration has brought. */
+  get received(): { readonly normalPages: number; readonly zeroPages: number } {
+    return this.#destination?.counters ?? { normalPages: 0, zeroPages: 0 };
+  }
+
+  /** State of the devices at the last hand-over, out or in. */
+  get handedOver(): SourceMigration['deviceStates'] {
+    return (this.#source ?? this.#destination)?.deviceStates ?? [];
+  }
+
+  get isMigrating(): boolean {
+    const ended: readonly MigrationStatus[] = ['none', 'completed', 'failed', 'cancelled'];
+    return (
+      this.#connecting !== undefined ||
+      (this.#source !== undefined && !ended.includes(this.#source.status)) ||
+      (this.#destination !== undefined && !ended.includes(this.#destination.status))
+    );
+  }
+
+  /** Begins an outgoing migration and returns at once; `query-migrate` tells how it goes. */
+  migrate(uri: string): void {
+    if (this.#runState === 'inmigrate') {
+      throw new MigrationError('STATE', 'Guest is waiting for an incoming migration');
+    }
+    if (this.isMigrating)
+      throw new MigrationError('STATE', "There's a migration process in progress");
+    if (this.#runState === 'postmigrate') {
+      throw new MigrationError('STATE', 'The guest has been migrated: it runs at the destination');
+    }
+    const parsed = parseUri(uri);
+    this.#source = undefined;
+    this.#connectError = undefined;
+    this.#connecting = new AbortController();
+    this.#setMigrationStatus('setup');
+    const { signal } = this.#connecting;
+    connect(parsed, { signal }).then(
+      (transport) => {
+        this.#connecting = undefined;
+        return this.#runSource(transport);
+      },
+      (error: Error) => {
+        this.#connecting = undefined;
+        this.#connectError = error;
+        this.#setMigrationStatus(signal.aborted ? 'cancelled' : 'failed');
+      },
+    );
+  }
+
+  async #runSource(transport: Awaited<ReturnType<typeof connect>>): Promise<void> {
+    const source = new SourceMigration({
+      guest: this.#guestPort(),
+      transport,
+      clock: wallClock,
+      capabilities: this.capabilities,
+      parameters: () => this.parameters,
+      onStatus: (status) => {
+        if (status !== 'setup') this.#setMigrationStatus(status); // it was told before connecting
+      },
+      onPass: (pass) => {
+        if (this.capabilities.has('events')) this.#onEvent({ name: 'MIGRATION_PASS', pass });
+      },
+    });
+    this.#source = source;
+    const status = await source.run();
+    if (status === 'completed') this.#runState = 'postmigrate';
+    // Whoever knows that the destination does not run the guest may `cont` here.
+    else if (this.#runState === 'finish-migrate' && status === 'failed') this.#runState = 'paused';
+  }
+
+  /** Gives an outgoing migration up. */
+  cancel(): void {
+    this.#connecting?.abort(new MigrationError('CANCELLED', 'The migration was cancelled'));
+    this.#source?.cancel();
+  }
+
+  startPostcopy(): void {
+    if (this.#source === undefined || !this.isMigrating) {
+      throw new MigrationError(
+        'STATE',
+        'Enable postcopy with migrate_set_capability before the start of migration',
+      );
+    }
+    this.#source.startPostcopy();
+  }
+
+  /** Listens for an incoming migration; resolves once it listens. */
+  async migrateIncoming(uri: string, exitOnError: boolean): Promise<void> {
+    if (this.#incoming === 'none') {
+      throw new MigrationError('STATE', "'-incoming' was not specified on the command line");
+    }
+    if (this.#incoming === 'begun') {
+      throw new MigrationError('STATE', 'The incoming migration has already been started');
+    }
+    this.#incoming = 'begun';
+    this.#exitOnError = exitOnError;
+    try {
+      this.#listener = await listen(uri);
+    } catch (error) {
+      this.#incoming = 'deferred';
+      throw error;
+    }
+    this.#setMigrationStatus('setup');
+    void this.#receive(this.#listener);
+  }
+
+  async #receive(listener: Listener): Promise<void> {
+    try {
+      const transport = await listener.accept();
+      const destination = new DestinationMigration({
+        guest: this.#guestPort(),
+        transport,
+        capabilities: this.capabilities,
+        autostart: this.#autostart,
+        onStatus: (status) => {
+          if (status !== 'setup') this.#setMigrationStatus(status);
+        },
+      });
+      this.#destination = destination;
+      const status = await destination.run();
+      await listener.close();
+      if (status === 'completed' && this.#runState === 'inmigrate') this.#runState = 'paused';
+      if (status === 'failed' && this.#exitOnError) {
+        this.#onIncomingFailed(destination.error ?? new Error('The incoming migration failed'));
+      }
+    } catch (error) {
+      await listener.close();
+      this.#connectError = error as Error;
+      this.#setMigrationStatus('failed');
+      if (this.#exitOnError) this.#onIncomingFailed(error as Error);
+    }
+  }
+
+  /** Ends the host: its migration, its vCPUs, its sockets. */
+  async close(): Promise<void> {
+    const reason = new MigrationError('CANCELLED', 'The host ends');
+    this.#connecting?.abort(reason);
+    if (this.isMigrating) {
+      try {
+        this.#source?.cancel();
+      } catch {
+        // Too late to cancel: the destination has the guest, and learns from the closed connection.
+      }
+      this.#destination?.abort(reason);
+    }
+    await this.#listener?.close();
+    await this.machine.close();
+  }
+
+  #startGuest(): void {
+    this.machine.start();
+    this.#runState = 'running';
+    this.#onEvent({ name: 'RESUME' });
+  }
+
+  #guestPort(): GuestPort {
+    const { machine } = this;
+    return {
+      machineType: machine.machineType,
+      ram: machine.ram,
+      devices: machine.devices,
+      faults: {
+        wait: async (signal) => {
+          const ring = (): void => machine.ram.faults.ring();
+          signal.addEventListener('abort', ring, { once: true });
+          try {
+            if (!signal.aborted) await machine.ram.faults.wait();
+          } finally {
+            signal.removeEventListener('abort', ring);
+          }
+        },
+        take: () => machine.ram.faults.take(),
+      },
+      get running() {
+        return machine.running;
+      },
+      start: () => this.#startGuest(),
+      stop: async () => {
+        this.#runState = 'finish-migrate';
+        await machine.stop();
+        this.#onEvent({ name: 'STOP' });
+      },
+    };
+  }
+
+  #setMigrationStatus(status: MigrationStatus): void {
+    if (this.capabilities.has('events')) this.#onEvent({ name: 'MIGRATION', status });
+  }
+}
+
+/** @see SocketAddress in QEMU's qapi/sockets.json */
+function socketAddress(uri: string): { type: string; [key: string]: string } {
+  const parsed = parseUri(uri);
+  if (parsed.kind === 'tcp') return { type: 'inet', host: parsed.host, port: String(parsed.port) };
+  if (parsed.kind === 'unix') return { type: 'unix', path: parsed.path };
+  return { type: 'fd', str: uri };
+}

@@ -1,0 +1,64 @@
+#!/usr/bin/env node
+import { readFile } from 'node:fs/promises';
+import { Command, CommanderError } from 'commander';
+import { CliError } from './cli-error.ts';
+
+/** Each command is loaded when it is asked for, so that `--help` starts fast. */
+const COMMANDS = {
+  demo: async () => (await import('./demo/command.ts')).demoCommand(),
+  host: async () => (await import('./host/command.ts')).hostCommand(),
+  migrate: async () => (await import('./migrate/command.ts')).migrateCommand(),
+  inspect: async () => (await import('./inspect/command.ts')).inspectCommand(),
+  receive: async () => (await import('./receive/command.ts')).receiveCommand(),
+} as const satisfies Record<string, () => Promise<Command>>;
+
+const SUMMARIES: Readonly<Record<keyof typeof COMMANDS, string>> = {
+  demo: 'start two hosts and migrate a running guest between them',
+  host: 'start a simulated host: a guest behind a QMP socket',
+  migrate: 'migrate between two hosts through their QMP sockets',
+  inspect: 'show what is in a migration stream',
+  receive: 'take a guest out of a real QEMU and keep its stream in a file',
+};
+
+async function main(args: readonly string[]): Promise<void> {
+  const { version } = JSON.parse(
+    await readFile(new URL('../package.json', import.meta.url), 'utf8'),
+  ) as { version: string };
+  const program = new Command('wherry')
+    .description('Live migration of virtual machines in QEMU’s own protocol.')
+    .version(version)
+    .showHelpAfterError('(add --help for usage)')
+    .exitOverride();
+  const named = args.find((arg) => Object.hasOwn(COMMANDS, arg)) as
+    | keyof typeof COMMANDS
+    | undefined;
+  for (const [name, load] of Object.entries(COMMANDS)) {
+    const command =
+      name === named
+        ? await load()
+        : new Command(name).summary(SUMMARIES[name as keyof typeof COMMANDS]);
+    program.addCommand(command.copyInheritedSettings(program));
+  }
+  await program.parseAsync(args, { from: 'user' });
+}
+
+/** A closed pipe (`| head`) is no failure. */
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+
+try {
+  await main(process.argv.slice(2));
+} catch (error) {
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : 2; // commander has printed it
+  } else if (error instanceof CliError) {
+    if (error.message !== '') console.error(`wherry: ${error.message}`);
+    process.exitCode = error.exitCode;
+  } else {
+    const message = error instanceof Error ? error.message : String(error);
+    console.error(`wherry: ${message}`);
+    process.exitCode = 1;
+  }
+}

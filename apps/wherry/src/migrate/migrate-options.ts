@@ -1,0 +1,52 @@
+import { type Command, Option } from 'commander';
+import { parseNumber } from '../host/guest-options.ts';
+import { parseSize } from '../sizes.ts';
+
+/** Options of a migration, as commander gives them. */
+export interface MigrateOptions {
+  readonly postcopy?: true;
+  readonly autoPostcopy?: true;
+  readonly returnPath: boolean;
+  readonly maxBandwidth?: number;
+  readonly maxPostcopyBandwidth?: number;
+  readonly downtimeLimit?: number;
+  readonly compare: boolean;
+  readonly json?: true;
+}
+
+/** Adds the options that `wherry migrate` and `wherry demo` share. */
+export function addMigrateOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--postcopy', 'switch to postcopy once the first pages have been sent').conflicts(
+        'autoPostcopy',
+      ),
+    )
+    .option('--auto-postcopy', 'switch to postcopy when a round no longer shrinks what remains')
+    .option(
+      '--no-return-path',
+      'precopy without a return path: the source cannot learn whether it arrived',
+    )
+    .addOption(
+      new Option('--max-bandwidth <size>', 'bytes a second in precopy, 0 for no limit').argParser(
+        parseSize,
+      ),
+    )
+    .addOption(
+      new Option(
+        '--max-postcopy-bandwidth <size>',
+        'bytes a second of background pages in postcopy, 0 for no limit',
+      ).argParser(parseSize),
+    )
+    .addOption(
+      new Option(
+        '--downtime-limit <ms>',
+        'how long the guest may stand still at switchover',
+      ).argParser((text) => parseNumber(text, 0, 2_000_000)),
+    )
+    .option(
+      '--no-compare',
+      'skip the comparison of RAM and devices at hand-over and the check of every page',
+    )
+    .option('--json', 'print one JSON object instead of lines and a table');
+}
