@@ -14,7 +14,7 @@ export interface FixtureMeta {
   readonly guest: Readonly<Record<string, number | boolean>>;
   readonly capabilities: readonly string[];
   readonly parameters: Readonly<Record<string, number>>;
-  /** The last pass that the guest finished on the source; it is in RAM, in every stamped line. */
+  /** The last pass that the guest finished on the source: each line of its range holds it, or the next. */
   readonly lastPass: number;
   /** The first pass that it finished on the destination, where there was one. */
   readonly firstPassAtDestination?: number;

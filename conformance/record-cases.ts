@@ -1,5 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import type { MigrationInfo, MigrationParameters } from '@wherry/qmp';
+import type { MigrationParameters } from '@wherry/qmp';
 import type { GuestOptions } from './guest/boot-sector.ts';
 import type { Peer } from './peers/peers.ts';
 import { type MigrationSettings, QemuProcess } from './qemu.ts';
@@ -89,12 +88,15 @@ async function recordXbzrle(
 ): Promise<RecordedMigration> {
   await using recorder = await TcpRecorder.listen();
   await source.startMigration(recorder.uri, settings);
-  const waitUntil = async (reached: (info: MigrationInfo) => boolean): Promise<void> => {
-    while (!reached(await source.waitForMigration(['active']))) await sleep(10);
-  };
-  await waitUntil((info) => (info.ram?.['dirty-sync-count'] ?? 0) >= 2);
+  await source.waitForMigrationInfo(
+    ({ ram }) => (ram?.['dirty-sync-count'] ?? 0) >= 2,
+    'start a second round',
+  );
   await source.configureMigration({ parameters: { 'max-bandwidth': 30_000 } });
-  await waitUntil((info) => (info['xbzrle-cache']?.pages ?? 0) >= 200);
+  await source.waitForMigrationInfo(
+    (info) => (info['xbzrle-cache']?.pages ?? 0) >= 200,
+    'send XBZRLE pages',
+  );
   await source.configureMigration({
     parameters: { 'max-bandwidth': 10_000_000, 'downtime-limit': 2000 },
   });

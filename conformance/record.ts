@@ -50,7 +50,10 @@ async function record(peer: Peer, recordCase: RecordCase): Promise<string> {
   });
   const info = await source.qmp.execute('query-migrate');
   const last = source.marks.at(-1)!;
-  if (source.marks.some(({ wrongWords }) => wrongWords > 0)) throw new Error('guest is broken');
+  if (source.marks.some(({ wrongWords }) => wrongWords > 0)) {
+    throw new Error(`the guest found wrong words: ${source.serialText}`);
+  }
+  if (!source.serialText.endsWith('\n')) throw new Error('stopped within a mark: record it again');
 
   const directory = join(fixturesDirectory, peer.release);
   mkdirSync(directory, { recursive: true });

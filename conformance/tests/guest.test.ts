@@ -6,7 +6,7 @@ import { firmware, firmwareLengthBytes } from '../guest/firmware.ts';
 import { type Mark, parseMarks } from '../guest/marks.ts';
 import { peerTest } from '../peer-test.ts';
 import { releases } from '../peers/peers.ts';
-import { QemuProcess } from '../qemu.ts';
+import { marksAcross, QemuProcess } from '../qemu.ts';
 
 /** Expects marks of consecutive passes from `first` on, and not one wrong word in the guest. */
 function expectPasses(marks: readonly Mark[], first: number): void {
@@ -60,39 +60,46 @@ describe.each(releases)('the guest on %s', (release) => {
     await using source = await QemuProcess.start(peer);
     await source.waitForPass(5);
     await source.migrate('exec:cat >stream.qevm');
-    const last = source.marks.at(-1)!.pass;
     const file = join(source.directory, 'stream.qevm');
     await using destination = await QemuProcess.start(peer, { incoming: `exec:cat '${file}'` });
-    expectPasses(await destination.waitForPass(last + 20), last + 1);
+    await destination.waitForMarks(20);
+    expectPasses(marksAcross(source, destination), 1);
   });
 
   peerTest(release, 'notices one word that a stream brings wrong', async (peer) => {
     await using source = await QemuProcess.start(peer);
     await source.waitForPass(5);
     await source.migrate('exec:cat >stream.qevm');
-    const last = source.marks.at(-1)!.pass;
     const file = join(source.directory, 'stream.qevm');
     const stream = readFileSync(file);
     const line = Buffer.from([0x00, 0x38, 0x12, 0x00]); // what each word of that line holds
     stream[stream.lastIndexOf(line)]! ^= 1;
     writeFileSync(file, stream);
     await using destination = await QemuProcess.start(peer, { incoming: `exec:cat '${file}'` });
-    const marks = await destination.waitForPass(last + 2);
-    expect(marks).toEqual([
-      { pass: last + 1, wrongWords: 1 },
-      { pass: last + 2, wrongWords: 1 },
-    ]);
+    const marks = await destination.waitForMarks(3);
+    // The first may be of a pass that had checked that line already at the source.
+    expect(marks.slice(1).map(({ wrongWords }) => wrongWords)).toEqual([1, 1]);
   });
 
-  peerTest(release, 'goes on after a live migration, whenever it is caught', async (peer) => {
-    const options = { guest: { passesPerSecond: 500 } };
+  // Several rounds and a small range: where a write can miss the dirty log, the guest finds it.
+  peerTest(release, 'goes on after a live migration of several rounds', async (peer) => {
+    const options = { guest: { rangeEnd: 0x12_0000, passesPerSecond: 200 } };
     await using source = await QemuProcess.start(peer, options);
     await using destination = await QemuProcess.start(peer, { ...options, incoming: 'defer' });
     const port = await destination.listenTcp();
     await source.waitForPass(20);
-    await source.migrate(`tcp:127.0.0.1:${port}`, { parameters: { 'max-bandwidth': 30_000_000 } });
+    await source.startMigration(`tcp:127.0.0.1:${port}`, {
+      parameters: { 'max-bandwidth': 400_000, 'downtime-limit': 1 },
+    });
+    await source.waitForMigrationInfo(
+      ({ ram }) => (ram?.['dirty-sync-count'] ?? 0) >= 5,
+      'start a fifth round',
+    );
+    await source.configureMigration({
+      parameters: { 'max-bandwidth': 40_000_000, 'downtime-limit': 2000 },
+    });
     await destination.waitForMigration();
-    const last = source.marks.at(-1)!.pass;
-    expectPasses(await destination.waitForPass(last + 20), last + 1);
+    await destination.waitForMarks(20);
+    expectPasses(marksAcross(source, destination), 1);
   });
 });
