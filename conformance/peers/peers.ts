@@ -39,6 +39,8 @@ export interface Peer {
 export interface MissingPeer {
   readonly release: Release;
   readonly missing: string;
+  /** Set when the environment names a binary that does not do: then nothing is prepared instead. */
+  readonly named?: true;
 }
 
 /** Tells a found peer from a missing one. */
@@ -56,7 +58,7 @@ export function parseRelease(text: string): Release {
 }
 
 /** Names the environment variable that overrides where a release's binary is. */
-export function environmentVariableOf(release: Release): string {
+function environmentVariableOf(release: Release): string {
   return `WHERRY_QEMU_${release.replace('.', '_')}`;
 }
 
@@ -91,7 +93,7 @@ function lookForPeer(release: Release): Peer | MissingPeer {
   const named = process.env[variable];
   if (named) {
     const peer = tryPeer(release, 'environment', direct(named));
-    return isPeer(peer) ? peer : { release, missing: `${variable}: ${peer.missing}` };
+    return isPeer(peer) ? peer : { release, missing: `${variable}: ${peer.missing}`, named: true };
   }
   const installed = tryPeer(release, 'machine', direct('qemu-system-x86_64'));
   if (isPeer(installed)) return installed;

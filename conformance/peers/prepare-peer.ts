@@ -29,7 +29,7 @@ export async function preparePeer(
   log: (line: string) => void,
 ): Promise<Peer | MissingPeer> {
   const present = findPeer(release);
-  if (isPeer(present)) return present;
+  if (isPeer(present) || present.named) return present;
   const obstacle = findObstacle();
   if (obstacle !== undefined) return { release, missing: `${present.missing} (${obstacle})` };
 
