@@ -1,0 +1,107 @@
+import { type ByteReader, more, type Parser } from '@wherry/bytes';
+import { SectionType, StreamError } from '@wherry/stream';
+
+const FOOTER_BYTES = 5;
+/** Far above any device's state; a section that is longer has lost its footer. */
+const MAX_BODY_BYTES = 256 * 1024 * 1024;
+
+/**
+ * Reads the body of a section whose fields nobody here knows, and its footer.
+ *
+ * The end is the first footer with the section's id behind which an item can begin or the input ends.
+ *
+ * @param section the section's name, for messages
+ * @param sink gets each piece of the body, a view that is valid during the call
+ * @returns the body's length in bytes
+ * @throws StreamError `SECTION_TOO_LARGE`, `FOOTER_MISSING`
+ */
+export function* readSectionBody(
+  reader: ByteReader,
+  sectionId: number,
+  section: string,
+  sink: (piece: Uint8Array) => void,
+): Parser<number> {
+  const start = reader.offset;
+  let searched = 0; // bytes at hand in which no footer begins
+  const pass = (count: number): void => {
+    if (count > 0) sink(reader.view(count));
+    searched = 0;
+    if (reader.offset - start > MAX_BODY_BYTES) {
+      throw new StreamError('SECTION_TOO_LARGE', 'A section has no end', {
+        expected: `a footer within ${MAX_BODY_BYTES} bytes`,
+        offset: start,
+        path: [section],
+        likely: 'The stream was written without section footers, or is damaged',
+      });
+    }
+  };
+  while (yield* more(reader)) {
+    const window = reader.storage.subarray(reader.start, reader.end);
+    const at = window.indexOf(SectionType.footer, searched);
+    if (at < 0) {
+      pass(window.length);
+    } else if (window.length <= at + FOOTER_BYTES && !reader.ended) {
+      pass(at);
+      yield FOOTER_BYTES + 1;
+    } else if (isFooter(reader, at, sectionId)) {
+      pass(at);
+      const length = reader.offset - start;
+      reader.skip(FOOTER_BYTES);
+      return length;
+    } else {
+      searched = at + 1;
+    }
+  }
+  throw new StreamError('FOOTER_MISSING', 'The input ends inside a section', {
+    expected: `a footer with section id ${sectionId}`,
+    found: `the end after ${reader.offset - start} bytes of the section`,
+    offset: reader.offset,
+    path: [section],
+    likely: 'The stream was cut off: the sender failed, or its disk was full',
+  });
+}
+
+function isFooter(reader: ByteReader, at: number, sectionId: number): boolean {
+  const behind = reader.available - at - FOOTER_BYTES;
+  if (behind < 0 || reader.peekU32(at + 1) !== sectionId) return false;
+  if (behind === 0) return true;
+  const next = reader.peekU8(at + FOOTER_BYTES);
+  return (
+    next <= SectionType.full || next === SectionType.configuration || next === SectionType.command
+  );
+}
+
+/** Keeps the bodies of sections, up to a limit on all of them together. */
+export class BodyStore {
+  readonly #maxBytes: number;
+  #keptBytes = 0;
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+
+  /** Reads a body as {@link readSectionBody} and returns a copy. @throws StreamError also when the store is full */
+  *read(reader: ByteReader, sectionId: number, section: string): Parser<Uint8Array> {
+    let body = new Uint8Array(1024);
+    let length = 0;
+    yield* readSectionBody(reader, sectionId, section, (piece) => {
+      if (this.#keptBytes + length + piece.length > this.#maxBytes) {
+        throw new StreamError('SECTION_TOO_LARGE', 'The device sections are too large to keep', {
+          expected: `at most ${this.#maxBytes} bytes in all`,
+          offset: reader.offset,
+          path: [section],
+          likely: 'The stream is damaged, or something other than a virtual machine wrote it',
+        });
+      }
+      if (length + piece.length > body.length) {
+        const larger = new Uint8Array(Math.max(length + piece.length, body.length * 2));
+        larger.set(body.subarray(0, length));
+        body = larger;
+      }
+      body.set(piece, length);
+      length += piece.length;
+    });
+    this.#keptBytes += length;
+    return body.slice(0, length);
+  }
+}

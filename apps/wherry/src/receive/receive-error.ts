@@ -1,0 +1,9 @@
+import { WherryError } from '@wherry/bytes';
+
+/** Codes of {@link ReceiveError}. */
+export type ReceiveErrorCode = 'NOTHING_SENT' | 'UNSUPPORTED';
+
+/** Says why a connection cannot be received into a file. */
+export class ReceiveError extends WherryError<ReceiveErrorCode> {
+  override readonly name = 'ReceiveError';
+}
