@@ -248,3 +248,51 @@ test('a closed machine ends its threads even where they wait for a page', async 
   await destination.close();
   await stop;
 });
+
+test('options that cannot be are refused before anything starts', async () => {
+  const spawn = (): never => expect.unreachable();
+  const rejects = (options: Parameters<typeof createMachine>[0]) =>
+    expect(createMachine({ spawn, ...options })).rejects;
+  await rejects({ fill: 2 }).toMatchObject({ code: 'OPTION_INVALID', expected: '0 to 1' });
+  await rejects({ seed: 0.5 }).toMatchObject({ code: 'OPTION_INVALID', found: '0.5' });
+  await rejects({ vcpus: [{ workload: 'idle', pagesPerSecond: 0 }] }).toMatchObject({
+    code: 'OPTION_INVALID',
+    path: ['vcpus[0]'],
+  });
+  await rejects({ blocks: [{ name: 'x', lengthBytes: 5, hostPageBytes: 4096 }] }).toMatchObject({
+    code: 'BAD_BLOCK',
+  });
+});
+
+test('a thread that does not start fails the machine', async () => {
+  const started = createMachine({
+    spawn: () => ({
+      terminate: async () => undefined,
+      onError: (callback) => queueMicrotask(() => callback(new Error('out of threads'))),
+    }),
+  });
+  await expect(started).rejects.toMatchObject({ code: 'VCPU_FAILED', found: 'out of threads' });
+});
+
+test('stopping waits for a verification, and the guest’s clock runs while it does', async () => {
+  let nowMs = 1_000_000;
+  const machine = await createMachine({ now: () => nowMs });
+  const clockNs = (): bigint => {
+    const bytes = saveDevices(machine)[0]!.bytes;
+    return new DataView(bytes.buffer, bytes.byteOffset).getBigInt64(16);
+  };
+  machine.start();
+  nowMs += 250;
+  const verification = machine.verify();
+  await machine.stop();
+  expect((await verification).violations).toBe(0);
+  expect(machine.running).toBe(false);
+  const { writes } = machine;
+  nowMs += 1000;
+  expect(clockNs()).toBe(250_000_000n);
+  expect(machine.writes).toBe(writes);
+  machine.start();
+  nowMs += 5;
+  await machine.stop();
+  expect(clockNs()).toBe(255_000_000n);
+});

@@ -145,7 +145,7 @@ export interface VirtioBlkState {
 }
 
 /** Bytes of a queue element in a stream: 16 of numbers, then addresses and lengths for 1024 buffers each way. */
-export const BLK_REQUEST_BYTES: number = 16 + 2 * 1024 * 8 + 2 * 1024 * 16;
+const BLK_REQUEST_BYTES = 16 + 2 * 1024 * 8 + 2 * 1024 * 16;
 const REQUEST_LIMIT = 1024;
 
 function describedPart<D>(description: Description<D>): {

@@ -19,7 +19,7 @@ import { type PciState, pciDescription } from './pci.ts';
 /** Queues that a device can have; the state of unused ones is on the wire too. */
 export const QUEUE_LIMIT = 1024;
 /** What stands for "no MSI-X vector". */
-export const NO_VECTOR = 0xffff;
+const NO_VECTOR = 0xffff;
 
 const LITTLE_ENDIAN = 1;
 const CONFIG_LIMIT = 4096;
