@@ -62,6 +62,8 @@ export class Machine {
   readonly #failed = Promise.withResolvers<never>();
   #failure: MachineError | undefined;
   #running = false;
+  /** Operations under way that keep the vCPUs from running. */
+  #holds = 0;
   #verifying: Promise<WitnessReport> | undefined;
 
   private constructor(options: MachineOptions, ram: GuestRam) {
@@ -151,7 +153,7 @@ export class Machine {
     if (this.#running) return;
     this.#running = true;
     this.#guestDevices.started();
-    if (this.#verifying === undefined) this.#command('run');
+    if (this.#holds === 0) this.#command('run');
   }
 
   /**
@@ -160,12 +162,14 @@ export class Machine {
    *
    * @throws MachineError `VCPU_FAILED`, `CLOSED`
    */
-  async stop(): Promise<void> {
+  stop(): Promise<void> {
     this.#running = false;
-    if (this.#verifying === undefined) this.#command('park');
-    else await this.#verifying;
-    await this.#parked();
-    if (!this.#running) this.#guestDevices.stopped();
+    return this.#held(async () => {
+      if (this.#verifying !== undefined) await this.#verifying;
+      this.#command('park');
+      await this.#parked();
+      if (!this.#running) this.#guestDevices.stopped();
+    });
   }
 
   /** Reports what the vCPUs saw so far; waits for nothing. */
@@ -188,9 +192,12 @@ export class Machine {
    * @throws MachineError `VCPU_FAILED`, `CLOSED`
    */
   verify(): Promise<WitnessReport> {
-    this.#verifying ??= this.#verify().finally(() => {
+    this.#verifying ??= this.#held(async () => {
+      this.#command('park');
+      await this.#parked();
+      await this.#perform('verify');
       this.#verifying = undefined;
-      if (this.#running && this.#failure === undefined) this.#command('run');
+      return this.witness();
     });
     return this.#verifying;
   }
@@ -238,11 +245,15 @@ export class Machine {
     await this.#parked();
   }
 
-  async #verify(): Promise<WitnessReport> {
-    this.#command('park');
-    await this.#parked();
-    await this.#perform('verify');
-    return this.witness();
+  /** Does something with the vCPUs parked; afterwards they run if the machine was started meanwhile or before. */
+  async #held<T>(operation: () => Promise<T>): Promise<T> {
+    this.#holds++;
+    try {
+      return await operation();
+    } finally {
+      this.#holds--;
+      if (this.#holds === 0 && this.#running && this.#failure === undefined) this.#command('run');
+    }
   }
 
   async #parked(): Promise<void> {

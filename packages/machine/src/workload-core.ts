@@ -45,7 +45,7 @@ export class WorkloadCore implements VcpuCore {
     control: VcpuControl,
     now: () => number,
   ): Promise<WorkloadCore> {
-    const shared = ram.reserved.memory.buffer instanceof ArrayBuffer === false;
+    const shared = !(ram.reserved.memory.buffer instanceof ArrayBuffer);
     const base64 = shared ? SHARED_WASM_BASE64 : PLAIN_WASM_BASE64;
     const module = await WebAssembly.compile(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)));
     const table = new WebAssembly.Table({ element: 'anyfunc', initial: ram.banks.length });

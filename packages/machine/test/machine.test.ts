@@ -296,3 +296,15 @@ test('stopping waits for a verification, and the guest’s clock runs while it d
   await machine.stop();
   expect(clockNs()).toBe(255_000_000n);
 });
+
+test('a start during a stop lets the stop end and the guest go on', async () => {
+  const machine = await createMachine();
+  machine.start();
+  const stop = machine.stop();
+  machine.start();
+  await stop;
+  expect(machine.running).toBe(true);
+  const { writes } = machine;
+  await until(() => machine.writes > writes);
+  await machine.stop();
+});
