@@ -74,6 +74,9 @@ export class OutputChannel {
   }
 }
 
+/** How long a sender sleeps at most before it looks around. @see BUFFER_DELAY in QEMU's migration/migration.c */
+const WINDOW_MS = 100;
+
 /** Holds a sender back to a rate. */
 export class RateLimit {
   readonly #clock: Clock;
@@ -83,12 +86,24 @@ export class RateLimit {
     this.#clock = clock;
   }
 
-  /** Accounts for `bytes` and sleeps while they are ahead of `bytesPerSecond` (0 is unlimited). */
-  async take(bytes: number, bytesPerSecond: number, signal: AbortSignal): Promise<void> {
+  /** Bytes that may go out at once at `bytesPerSecond`; undefined without a limit (0). */
+  burst(bytesPerSecond: number): number | undefined {
+    return bytesPerSecond === 0 ? undefined : Math.ceil((bytesPerSecond * WINDOW_MS) / 1000);
+  }
+
+  /** Accounts for `bytes` that were sent and sleeps while they are ahead of the rate, unless `isUrgent`. */
+  async take(
+    bytes: number,
+    bytesPerSecond: number,
+    isUrgent: () => boolean,
+    signal: AbortSignal,
+  ): Promise<void> {
     if (bytesPerSecond === 0) return;
-    const now = this.#clock.now();
-    this.#freeAt = Math.max(this.#freeAt, now) + (bytes / bytesPerSecond) * 1000;
+    this.#freeAt = Math.max(this.#freeAt, this.#clock.now()) + (bytes / bytesPerSecond) * 1000;
     // Timers are no finer than about a millisecond: sleep once it pays.
-    if (this.#freeAt - now >= 2) await this.#clock.sleep(this.#freeAt - now, signal);
+    for (let aheadMs = 2; aheadMs >= 2 && !isUrgent(); ) {
+      aheadMs = this.#freeAt - this.#clock.now();
+      if (aheadMs >= 2) await this.#clock.sleep(Math.min(aheadMs, WINDOW_MS), signal);
+    }
   }
 }

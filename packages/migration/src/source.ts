@@ -9,8 +9,8 @@ import type { GuestPort } from './guest-port.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
 import type { Parameters } from './parameters.ts';
-import { SourceStatistics } from './source-statistics.ts';
 import { type DeviceState, SourceFrames } from './source-frames.ts';
+import { SourceStatistics } from './source-statistics.ts';
 import type { Transport } from './transport.ts';
 
 /** Bytes of page records in one PART section, about what QEMU sends in its 50 ms at 1 Gbit/s. */
@@ -291,22 +291,27 @@ export class SourceMigration {
   async #sendPart(kind: 'part' | 'end', bytes: number): Promise<void> {
     const { parameters, clock } = this.#options;
     const inPostcopy = this.#commitment === 'postcopy';
-    const limit = inPostcopy ? 'max-postcopy-bandwidth' : 'max-bandwidth';
     const until = this.#output.bytes + bytes;
+    // Postcopy waits for nothing: neither for a rate that precopy keeps nor for the end of its round.
+    const isOver = (): boolean =>
+      kind === 'part' && !inPostcopy && (this.#postcopyRequested || this.#sender.roundComplete);
     this.#frames.ramHead(kind);
-    while (this.#output.bytes < until || this.#sender.insideHostPage) {
+    do {
       this.#checkAborted();
-      const chunk = this.#sender.next(inPostcopy ? POSTCOPY_CHUNK_BYTES : undefined);
+      const rate =
+        kind === 'end' ? 0 : parameters()[inPostcopy ? 'max-postcopy-bandwidth' : 'max-bandwidth'];
+      const most = inPostcopy ? POSTCOPY_CHUNK_BYTES : this.#rate.burst(rate);
+      const chunk = this.#sender.next(most);
       if (chunk === undefined) break;
       const { length } = chunk.bytes;
       await this.#output.sendChunk(chunk);
       this.#statistics.measure();
       await clock.yield(); // writes that succeed at once would keep requests and QMP waiting
-      if (kind === 'part' && !chunk.requested) {
-        await this.#rate.take(length, parameters()[limit], this.#abort.signal);
+      if (!chunk.requested) {
+        const isUrgent = (): boolean => isOver() || this.#sender.hasRequests;
+        await this.#rate.take(length, rate, isUrgent, this.#abort.signal);
       }
-      if (kind === 'part' && !inPostcopy && this.#sender.roundComplete) break;
-    }
+    } while ((this.#output.bytes < until || this.#sender.insideHostPage) && !isOver());
     this.#frames.ramEnd();
     await this.#output.flush();
   }

@@ -138,6 +138,11 @@ export class RamSender {
     return this.#unfinished !== undefined;
   }
 
+  /** Tells that the destination waits for pages: the next chunk holds them first. */
+  get hasRequests(): boolean {
+    return this.#requests.length > 0;
+  }
+
   /** Owes every page, clears the dirty log and begins a round. */
   oweAll(): void {
     for (const { bank, plan } of this.#segments) {

@@ -23,14 +23,14 @@ const DEFAULT_VCPU = ['hotset,rate=20000'];
 export function addGuestOptions(command: Command): Command {
   return command
     .addOption(
-      new Option('--ram <name=size[,page=size]...>', 'RAM blocks; pages of 4K, 2M or 1G')
+      new Option('--ram <name=size[,page=size]>', 'a RAM block, with pages of 4K, 2M or 1G; repeatable')
         .argParser(collect(parseRam))
         .default(DEFAULT_RAM.map(parseRam), DEFAULT_RAM.join(' ')),
     )
     .addOption(
       new Option(
-        '--vcpu <workload[,rate=n][,hot-pages=x][,hot-writes=x]...>',
-        `vCPUs: ${WORKLOADS.join(', ')}; rate in pages/s, 0 for no limit`,
+        '--vcpu <workload[,rate=n][,hot-pages=x][,hot-writes=x]>',
+        `a vCPU: ${WORKLOADS.join(', ')}; rate in pages/s, 0 for no limit; repeatable`,
       )
         .argParser(collect(parseVcpu))
         .default(DEFAULT_VCPU.map(parseVcpu), DEFAULT_VCPU.join(' ')),
