@@ -41,7 +41,7 @@ export async function inspect(
       : printable(formatReport(walk.model, formatTable));
   await writeAll(output, pieces);
   if (error !== undefined)
-    throw new CliError(escapeControls(`${path}: ${formatDiagnosis(error)}`), 1);
+    throw new CliError(escapeControls(`${nameOf(path)}: ${formatDiagnosis(error)}`), 1);
 }
 
 async function walkFile(path: string, walk: StreamWalk): Promise<Diagnosis | undefined> {
@@ -53,7 +53,7 @@ async function walkFile(path: string, walk: StreamWalk): Promise<Diagnosis | und
     return undefined;
   } catch (error) {
     const broken = diagnose(error, walk.path);
-    if (broken === undefined) throw new CliError(`${path}: ${messageOf(error)}`, 1);
+    if (broken === undefined) throw new CliError(`${nameOf(path)}: ${messageOf(error)}`, 1);
     return broken;
   } finally {
     await file?.close();
@@ -80,6 +80,10 @@ function firstMismatch(walk: StreamWalk): Diagnosis | undefined {
     if (mismatch !== undefined) return mismatch;
   }
   return undefined;
+}
+
+function nameOf(path: string): string {
+  return path === '-' ? 'standard input' : path;
 }
 
 function* printable(lines: Iterable<string>): Generator<string> {

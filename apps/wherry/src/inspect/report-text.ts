@@ -78,7 +78,7 @@ function* formatItems({ items, omittedItems }: StreamModel): Generator<string> {
         bytes += next.lengthBytes;
       }
       i--;
-      yield line(`full     ${count} device sections, ${bytes} bytes`);
+      yield line(`full     ${count} device section${count === 1 ? '' : 's'}, ${bytes} bytes`);
     } else if (item.type === 'section') {
       const times = item.count === 1 ? '' : ` × ${item.count}`;
       const { kind, idstr, sectionId, lengthBytes } = item;

@@ -22,10 +22,8 @@ export function* readSectionBody(
   sink: (piece: Uint8Array) => void,
 ): Parser<number> {
   const start = reader.offset;
-  let searched = 0; // bytes at hand in which no footer begins
   const pass = (count: number): void => {
     if (count > 0) sink(reader.view(count));
-    searched = 0;
     if (reader.offset - start > MAX_BODY_BYTES) {
       throw new StreamError('SECTION_TOO_LARGE', 'A section has no end', {
         expected: `a footer within ${MAX_BODY_BYTES} bytes`,
@@ -37,19 +35,21 @@ export function* readSectionBody(
   };
   while (yield* more(reader)) {
     const window = reader.storage.subarray(reader.start, reader.end);
-    const at = window.indexOf(SectionType.footer, searched);
+    let at = window.indexOf(SectionType.footer);
+    while (at >= 0 && !isFooter(reader, at, sectionId)) {
+      if (window.length <= at + FOOTER_BYTES && !reader.ended) break;
+      at = window.indexOf(SectionType.footer, at + 1);
+    }
     if (at < 0) {
       pass(window.length);
     } else if (window.length <= at + FOOTER_BYTES && !reader.ended) {
       pass(at);
       yield FOOTER_BYTES + 1;
-    } else if (isFooter(reader, at, sectionId)) {
+    } else {
       pass(at);
       const length = reader.offset - start;
       reader.skip(FOOTER_BYTES);
       return length;
-    } else {
-      searched = at + 1;
     }
   }
   throw new StreamError('FOOTER_MISSING', 'The input ends inside a section', {

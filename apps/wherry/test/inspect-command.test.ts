@@ -1,0 +1,185 @@
+import { execFile, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ByteWriter } from '@wherry/bytes';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { loadFixture } from '../../../conformance/fixtures.ts';
+import { SyntheticStream, smallStream } from './inspect-synthetic.ts';
+
+const main = join(import.meta.dirname, '../src/main.ts');
+let directory: string;
+beforeAll(() => {
+  directory = mkdtempSync(join(tmpdir(), 'wherry-inspect-'));
+});
+afterAll(() => rmSync(directory, { recursive: true }));
+
+function write(name: string, bytes: Uint8Array): string {
+  const path = join(directory, name);
+  writeFileSync(path, bytes);
+  return path;
+}
+
+interface Run {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function inspect(args: readonly string[], input?: Uint8Array): Promise<Run> {
+  return new Promise((resolve) => {
+    const options = { maxBuffer: 2 ** 26 };
+    const child = execFile(
+      process.execPath,
+      [main, 'inspect', ...args],
+      options,
+      (error, stdout, stderr) => resolve({ code: Number(error?.code ?? 0), stdout, stderr }),
+    );
+    child.stdin?.on('error', () => {}); // a broken stream is not read to its end
+    child.stdin?.end(input);
+  });
+}
+
+describe('wherry inspect', () => {
+  test('shows everything of a small stream', async () => {
+    const { code, stdout, stderr } = await inspect([write('small.qevm', smallStream())]);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect(stdout).toMatchInlineSnapshot(`
+      "Migration stream, version 3
+      Machine type     pc-q35-5.2
+
+      RAM: 2 blocks, 20 KiB, target page 4096 bytes
+      ┌───────────┬────────┬──────┬──────┬────────┬──────────┐
+      │ RAM block │   size │ page │ zero │ xbzrle │ compress │
+      │ pc.ram    │ 16 KiB │    2 │    1 │      1 │        0 │
+      │ rom       │  4 KiB │    0 │    1 │      0 │        0 │
+      └───────────┴────────┴──────┴──────┴────────┴──────────┘
+
+      Items in their order
+        0x17        start    ram (section 2), 65 bytes
+        0x58        part     ram (section 2) × 2, 8287 bytes
+        0x20b7      end      ram (section 2), 18 bytes
+        0x20c9      full     1 device section, 54 bytes
+        0x20ff      eof
+
+      Devices: 1
+        toy, instance 0, version 3 (section 9, 32 bytes at 0x20c9)
+          id = 3735928559 (0xdeadbeef)
+          when = 18446744073709551615 (0xffffffffffffffff)
+          counts[2] = 0, 5
+          inner
+            on = true
+          subsection toy/more
+            level = 126 (0x7e)
+
+      The stream ends at 0x22e2 (8930): EOF at 0x20ff (8447), then the vmdesc, 477 bytes.
+      Nothing follows it.
+      "
+    `);
+  });
+
+  test('reads standard input', async () => {
+    const fromFile = await inspect([write('small.qevm', smallStream())]);
+    expect(await inspect(['-'], smallStream())).toEqual(fromFile);
+  });
+
+  test('prints the same as one JSON object', async () => {
+    const { stream } = loadFixture('11.1', 'precopy-devices');
+    const { code, stdout } = await inspect([write('devices.qevm', stream), '--json']);
+    expect(code).toBe(0);
+    const report = JSON.parse(stdout);
+    expect(report).toMatchObject({
+      version: 3,
+      configuration: { machineType: 'pc-q35-5.2' },
+      ram: { targetPageBytes: 4096, multifdFlushes: 0 },
+      end: { endOffset: stream.length, trailingBytes: 0 },
+    });
+    expect(report.error).toBeUndefined();
+    const timer = report.devices.find(({ idstr }: { idstr: string }) => idstr === 'timer');
+    expect(timer.fields.map(({ name }: { name: string }) => name)).toEqual([
+      'cpu_ticks_offset',
+      'unused',
+      'cpu_clock_offset',
+    ]);
+  });
+
+  test('gives large numbers as text and bytes as hexadecimal in JSON', async () => {
+    const { stdout } = await inspect(['-', '--json'], smallStream());
+    const [toy] = JSON.parse(stdout).devices;
+    expect(toy.fields[1]).toMatchObject({ name: 'when', value: '18446744073709551615' });
+    const [raw] = JSON.parse(
+      (
+        await inspect(
+          ['-', '--json'],
+          new SyntheticStream().begin().device('raw', 1, Uint8Array.of(1, 0xab)).end(),
+        )
+      ).stdout,
+    ).devices;
+    expect(raw).toMatchObject({ bytes: '01ab', note: 'not decoded: the stream has no vmdesc' });
+  });
+
+  test('shows what comes before a break, then one diagnosis', async () => {
+    const { code, stdout, stderr } = await inspect(['-'], smallStream().subarray(0, 300));
+    expect(code).toBe(1);
+    expect(stdout).toContain('pc.ram');
+    expect(stdout).toContain('The stream breaks off here.');
+    expect(stderr).toMatchInlineSnapshot(`
+      "wherry: standard input: The input ends too early
+        offset    0x12c (300)
+        in        ram (part of section 2)
+        expected  1 more bytes
+        found     0
+        likely    The sender stopped or the connection was cut: look at the sender’s own log
+      "
+    `);
+  });
+
+  test('tells of a break in JSON too', async () => {
+    const { code, stdout } = await inspect(['-', '--json'], smallStream().subarray(0, 300));
+    expect(code).toBe(1);
+    expect(JSON.parse(stdout)).toMatchObject({
+      end: null,
+      error: { code: 'UNEXPECTED_END', offset: 300, path: ['ram (part of section 2)'] },
+    });
+  });
+
+  test.each([
+    ['a gzip file', Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0), 'decompress it first'],
+    ['an empty file', new Uint8Array(0), 'ends too early'],
+    ['a text', Buffer.from('hello, world'), 'not a migration stream'],
+  ])('refuses %s', async (_, bytes, message) => {
+    const { code, stdout, stderr } = await inspect([write('other', bytes)]);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+    expect(stderr).toContain(message);
+  });
+
+  test.each([
+    ['a missing file', ['/nowhere/stream'], 'no such file'],
+    ['a directory', [import.meta.dirname], 'directory'],
+    ['no file', [], 'missing required argument'],
+    ['an unknown option', ['-', '--yaml'], 'unknown option'],
+  ])('calls %s wrong usage', async (_, args, message) => {
+    const { code, stderr } = await inspect(args);
+    expect(code).toBe(2);
+    expect(stderr).toContain(message);
+  });
+
+  test('does not let a name steer the terminal', async () => {
+    const body = new ByteWriter().u32(1).finish();
+    const bytes = new SyntheticStream().begin().device('\u001b[2J\u009b1m', 1, body).end();
+    const { stdout } = await inspect(['-'], bytes);
+    expect(stdout).toContain('\\x1b[2J\\x9b1m');
+    expect(stdout).not.toContain('\u001b');
+  });
+
+  test('stops quietly when its reader has enough', async () => {
+    const { stream } = loadFixture('11.1', 'precopy-devices');
+    const path = write('devices.qevm', stream);
+    const child = spawn(process.execPath, [main, 'inspect', path, '--json']);
+    let stderr = '';
+    child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+    child.stdout.destroy();
+    const code = await new Promise((resolve) => child.once('close', resolve));
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  });
+});
