@@ -34,7 +34,7 @@ export interface MachineOptions {
   readonly blocks?: readonly RamBlockSpec[];
   /** Default one `hotset` at 20000 pages a second. Of an incoming machine only the number counts. */
   readonly vcpus?: readonly VcpuSpec[];
-  /** Share of each vCPU's pages that are written once before it starts, 0 … 1; default 0.5. */
+  /** Share of each vCPU's pages (of all pages where every vCPU is idle) that are written once before it starts, 0 … 1; default 0.5. */
   readonly fill?: number;
   /** Decides all contents and choices; a whole number, default 0. */
   readonly seed?: number;
@@ -115,21 +115,26 @@ export class Machine {
       reservedBytes: controlRegionBytes(vcpus.length, ramBytes),
     });
     const machine = new Machine(options, ram);
+    const active = machine.#controls.filter((_, i) => workloads[i]!.workload !== 0);
+    const fillers = active.length > 0 ? active : machine.#controls.slice(0, 1);
     if (!incoming) {
       ram.setAllReceived(true);
-      const active = machine.#controls.filter((_, i) => workloads[i]!.workload !== 0);
-      for (const [i, control] of active.entries()) {
+      for (const [i, control] of fillers.entries()) {
         const workload = workloads[control.vcpu]!;
         control.setWorkload(workload, BigInt(seed), (BigInt(seed) + BigInt(i)) * GOLDEN_RATIO);
-        control.setRanges(shareOfPages(ram, i, active.length, workload.hotPages));
-        control.setDrivers(i === 0);
+        control.setRanges(shareOfPages(ram, i, fillers.length, workload.hotPages));
+        control.setDrivers(i === 0 && active.length > 0);
         control.fillShare = fill;
       }
       if (active.some((control) => control.drives)) machine.#guestDevices.boot();
     }
     try {
       await machine.#spawn(options.spawn);
-      if (!incoming) await machine.#perform('fill');
+      if (!incoming) {
+        await machine.#perform('fill');
+        // Nobody checks an idle guest's pages: no section tells the destination what they hold.
+        if (active.length === 0) for (const control of fillers) control.setRanges([]);
+      }
     } catch (error) {
       await machine.close();
       throw error;

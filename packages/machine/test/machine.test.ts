@@ -69,6 +69,14 @@ test('a throttled vCPU keeps its rate, and an idle one does nothing', async () =
   ]);
 });
 
+test('an idle guest is filled too, and its pages belong to nobody', async () => {
+  const machine = await createMachine({ vcpus: [{ workload: 'idle', pagesPerSecond: 1 }], fill: 1 });
+  const zero = machine.ram.blocks.reduce((total, block) => total + block.zeroScan(), 0);
+  expect(zero).toBe(0x2_0000 / 4096);
+  expect((await machine.verify()).pagesOwned).toBe(0);
+  expect(saveDevices(machine).map(({ idstr }) => idstr)).not.toContain('wherry-vcpu:0');
+});
+
 test('verify parks running vCPUs and lets them go on', async () => {
   const machine = await createMachine();
   machine.start();
