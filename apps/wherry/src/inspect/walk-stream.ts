@@ -32,6 +32,7 @@ export interface WalkOptions {
 
 const MAX_ITEMS = 100_000;
 const MAX_DEVICES = 65_536;
+const MAX_LIVE_SECTIONS = 4096;
 
 /** Walks a whole migration stream, of whatever machine, and collects what it holds. */
 export class StreamWalk {
@@ -161,7 +162,7 @@ export class StreamWalk {
     const { sectionId, idstr, instanceId, version } = start;
     const name = `${idstr} (${head.kind} of section ${sectionId})`;
     this.#path = [name];
-    if (head.kind === 'start') this.#live.set(sectionId, { ...head, kind: 'start' });
+    if (head.kind === 'start') this.#begin({ ...head, kind: 'start' }, offset);
     const bodyOffset = reader.offset;
     if (head.kind !== 'full' && idstr === 'ram') {
       yield* this.#walkRam(reader, start.version, offset);
@@ -230,6 +231,16 @@ export class StreamWalk {
           'The sender runs with -global migration.send-section-footer=off, or a machine type up to 2.3',
       });
     }
+  }
+
+  #begin(head: SectionHead & { readonly kind: 'start' }, offset: number): void {
+    this.#live.set(head.sectionId, head);
+    if (this.#live.size <= MAX_LIVE_SECTIONS) return;
+    throw new StreamError('SECTION_TOO_LARGE', 'The stream has too many live sections', {
+      expected: `at most ${MAX_LIVE_SECTIONS}`,
+      offset,
+      likely: 'The stream is damaged, or something other than a virtual machine wrote it',
+    });
   }
 
   #started(head: SectionHead, offset: number): SectionHead & { readonly kind: 'start' } {
