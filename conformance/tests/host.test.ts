@@ -1,0 +1,141 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { QmpClient } from '@wherry/qmp';
+import { describe, expect } from 'vitest';
+import { peerTest } from '../peer-test.ts';
+import { type Peer, releases } from '../peers/peers.ts';
+import { QemuProcess } from '../qemu.ts';
+import { connectQmpSocket } from '../qmp-socket.ts';
+import { ramPages } from '../ram-pages.ts';
+import { type MigrateReport, migrate, SimulatedHost } from '../simulated-host.ts';
+
+/** All of a q35's RAM blocks: in postcopy QEMU asks for pages of each of them. */
+const BLOCKS = [
+  ['pc.ram', '16M'],
+  ['hugemem', '8M'],
+  ['pc.bios', '64K'],
+  ['pc.rom', '128K'],
+  ['/rom@etc/acpi/tables', '128K'],
+  ['/rom@etc/table-loader', '4K'],
+  ['/rom@etc/acpi/rsdp', '4K'],
+] as const;
+// An idle vCPU sends no section that QEMU would not know.
+const HOST = [...BLOCKS.flatMap(([name, size]) => ['--ram', `${name}=${size}`]), '--vcpu', 'idle'];
+
+function startQemu(peer: Peer, args: readonly string[]): Promise<QemuProcess> {
+  const memory = BLOCKS.slice(0, 2).flatMap(([name, size]) => [
+    ...['-object', `memory-backend-ram,id=${name},size=${size}`],
+    ...['-numa', `node,memdev=${name}`],
+  ]);
+  const disk = 'driver=null-co,node-name=disk0,size=1048576,read-zeroes=on';
+  return QemuProcess.start(peer, {
+    ram: '24M',
+    incoming: 'defer',
+    args: [
+      ...memory,
+      ...['-qmp', 'unix:second.sock,server=on,wait=off'], // the first has a client already
+      ...['-blockdev', disk],
+      ...['-device', 'virtio-net-pci,addr=02.0,romfile='],
+      ...['-device', 'virtio-blk-pci,addr=03.0,drive=disk0'],
+      ...['-device', 'virtio-balloon-pci,addr=04.0'],
+      ...args,
+    ],
+  });
+}
+
+interface Moved extends AsyncDisposable {
+  readonly report: MigrateReport;
+  readonly running: boolean;
+  stream(): Promise<Uint8Array>;
+}
+
+/** Moves a simulated guest into a real QEMU, then has QEMU write its own stream. */
+async function moveIntoQemu(
+  peer: Peer,
+  hostArgs: readonly string[],
+  migrateArgs: readonly string[],
+): Promise<Moved> {
+  // After postcopy QEMU 5.2 starts also a guest that was paused at the source, unless told by -S.
+  const qemu = await startQemu(peer, hostArgs.includes('--paused') ? ['-S'] : []);
+  const path = (name: string): string => join(qemu.directory, name);
+  await using _ = await SimulatedHost.start(path('host.qmp'), [...HOST, ...hostArgs]);
+  const report = await migrate(
+    path('host.qmp'),
+    path('second.sock'),
+    'tcp:127.0.0.1:0',
+    migrateArgs,
+  );
+  const { running } = await qemu.qmp.execute('query-status');
+  return {
+    report,
+    running,
+    stream: async () => {
+      // A file gives no return path, which postcopy wants.
+      await qemu.qmp.execute('migrate-set-capabilities', {
+        capabilities: [{ capability: 'postcopy-ram', state: false }],
+      });
+      await qemu.migrate('exec:cat > out.stream');
+      return readFileSync(path('out.stream'));
+    },
+    [Symbol.asyncDispose]: () => qemu.close(),
+  };
+}
+
+/** The pages of a host with these options: it writes them into a file itself. */
+async function pagesOfHost(hostArgs: readonly string[]): Promise<Map<string, string>> {
+  const directory = mkdtempSync(join(tmpdir(), 'wherry-twin-'));
+  try {
+    const qmp = join(directory, 'twin.qmp');
+    const file = join(directory, 'twin.stream');
+    await using _ = await SimulatedHost.start(qmp, [...HOST, ...hostArgs]);
+    const client = await QmpClient.connect(await connectQmpSocket(qmp));
+    await client.execute('migrate-set-capabilities', {
+      capabilities: [{ capability: 'events', state: true }],
+    });
+    const completed = client.waitForEvent('MIGRATION', ({ data }) => data.status === 'completed');
+    await client.execute('migrate', { uri: `exec:cat > ${file}` });
+    await completed;
+    client.close();
+    return ramPages(readFileSync(file));
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}
+
+/** Holds what QEMU has against what a host with the same options has. */
+async function expectSamePages(stream: Uint8Array, hostArgs: readonly string[]): Promise<void> {
+  const expected = await pagesOfHost(hostArgs);
+  const found = ramPages(stream);
+  const wrong = [...expected].filter(([page, digest]) => found.get(page) !== digest);
+  expect(expected.size).toBeGreaterThan(6000);
+  expect(wrong).toEqual([]);
+}
+
+describe('a simulated host’s guest moves into a real QEMU', () => {
+  for (const release of releases) {
+    peerTest(release, 'precopy, every page equal', async (peer) => {
+      const guest = ['--paused', '--fill', '0.7', '--seed', '5'];
+      await using moved = await moveIntoQemu(peer, guest, ['--max-bandwidth', '0']);
+      expect(moved.report).toMatchObject({ status: 'completed' });
+      expect(moved.report.source.ram['normal']).toBeGreaterThan(4000);
+      expect(moved.running).toBe(false);
+      await expectSamePages(await moved.stream(), guest);
+    });
+
+    peerTest(release, 'postcopy, every page equal', async (peer) => {
+      const guest = ['--paused', '--fill', '0.7', '--seed', '6'];
+      await using moved = await moveIntoQemu(peer, guest, ['--postcopy', '--max-bandwidth', '2M']);
+      expect(moved.report).toMatchObject({ status: 'completed' });
+      expect(moved.report.source.ram['postcopy-bytes']).toBeGreaterThan(1e6);
+      await expectSamePages(await moved.stream(), guest);
+    });
+
+    peerTest(release, 'postcopy of a running guest, pages on demand', async (peer) => {
+      await using moved = await moveIntoQemu(peer, [], ['--postcopy', '--max-bandwidth', '2M']);
+      expect(moved.report).toMatchObject({ status: 'completed' });
+      expect(moved.report.source.ram['postcopy-requests']).toBeGreaterThan(0);
+      expect(moved.running).toBe(true);
+    });
+  }
+});
