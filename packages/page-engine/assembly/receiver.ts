@@ -4,8 +4,8 @@
 // guest. So a huge page is gathered in its own place: its target pages are written one by one while
 // all of its bits are clear, and become visible together, after the last byte.
 //
-// The written bitmap says where memory may hold anything but zeroes: a zero page that was never
-// written costs no memory access at all.
+// The written bitmap, together with the dirty log, says where memory may hold anything but zeroes: a
+// zero page that was never written costs no memory access at all.
 
 import { clearBit, isSet, nextSet, setBit, setRange } from './bitmap';
 import {

@@ -3,13 +3,14 @@
 // Record: be64 offset | flags, then (without CONTINUE) u8 length and the block's name, then one fill
 // byte (ZERO) or 4096 bytes (PAGE).
 
-import { clearBit, nextSet } from './bitmap';
+import { clearBit, isSet, nextSet } from './bitmap';
 import {
   ENTRY_FIRST_PAGE,
   ENTRY_NAME,
   ENTRY_NAME_BYTES,
   ENTRY_OWED,
   ENTRY_RAM,
+  ENTRY_WRITTEN,
   TARGET_PAGE_BYTES,
   TARGET_PAGE_SHIFT,
   TX_DIRTY,
@@ -23,9 +24,12 @@ const ZERO: u64 = 0x02;
 const PAGE: u64 = 0x08;
 const CONTINUE: u64 = 0x20;
 
-// Moves the dirty log of a segment into its owed bitmap. Returns the pages that were not owed yet.
-// The exchange comes before any read of the page: a write that it does not see marks the page anew.
-export function syncDirty(state: usize, dirty: usize, owed: usize, pages: u32): u32 {
+// Moves the dirty log of a segment into its owed and written bitmaps. Returns the pages that were not
+// owed yet. The exchange comes before any read of the page: a write that it does not see marks the
+// page anew.
+export function syncDirty(
+  state: usize, dirty: usize, owed: usize, written: usize, pages: u32,
+): u32 {
   let newly: u64 = 0;
   let total: u64 = 0;
   for (let base: u32 = 0; base < pages; base += 64) {
@@ -36,6 +40,7 @@ export function syncDirty(state: usize, dirty: usize, owed: usize, pages: u32): 
     total += popcnt<u64>(word);
     newly += popcnt<u64>(word & ~before);
     store<u64>(owed + at, before | word);
+    atomic.or<u64>(written + at, word);
   }
   store<u32>(state, <u32>total, TX_DIRTY);
   return <u32>newly;
@@ -43,6 +48,8 @@ export function syncDirty(state: usize, dirty: usize, owed: usize, pages: u32): 
 
 // Encodes the owed pages of [from, to) of a segment into [out, outEnd), as far as they fit, and
 // clears their owed bits. Returns the bytes written; the state holds the rest.
+//
+// A page that was never written is zero, and is not read: memory that nobody touched stays untouched.
 export function encode(
   state: usize,
   entry: usize,
@@ -55,6 +62,7 @@ export function encode(
 ): u32 {
   const owed: usize = load<u32>(entry, ENTRY_OWED);
   const ram: usize = load<u32>(entry, ENTRY_RAM);
+  const written: usize = load<u32>(entry, ENTRY_WRITTEN);
   const firstPage: u64 = load<u32>(entry, ENTRY_FIRST_PAGE);
   const nameBytes: usize = load<u32>(entry, ENTRY_NAME_BYTES);
   const begin = out;
@@ -65,7 +73,7 @@ export function encode(
     const header: usize = named ? 8 : 9 + nameBytes;
     if (outEnd - out < header + TARGET_PAGE_BYTES) break;
     const at = ram + ((<usize>page) << TARGET_PAGE_SHIFT);
-    const isZero = findZeroPages && isZeroPage(at);
+    const isZero = findZeroPages && (!isSet(written, page) || isZeroPage(at));
     const word = ((firstPage + page) << TARGET_PAGE_SHIFT) | (isZero ? ZERO : PAGE);
     if (named) {
       store<u64>(out, bswap<u64>(word | CONTINUE));

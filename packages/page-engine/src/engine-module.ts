@@ -32,7 +32,7 @@ export interface Engine {
     outEnd: number,
     findZeroPages: number,
   ): number;
-  syncDirty(state: number, dirty: number, owed: number, pages: number): number;
+  syncDirty(state: number, dirty: number, owed: number, written: number, pages: number): number;
   countZeroPages(ptr: number, pages: number): number;
   markZeroPages(ptr: number, pages: number, bitmap: number): number;
 }

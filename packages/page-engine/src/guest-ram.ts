@@ -162,8 +162,6 @@ export class GuestRam {
     for (const { engine, plan } of this.banks) {
       for (const { pages, receivedPtr, writtenPtr } of plan.segments) {
         if (present) {
-          // From here on the guest writes as it likes.
-          engine.setRange(writtenPtr, 0, pages);
           engine.setRange(receivedPtr, 0, pages);
         } else {
           // A page that was present may have been written by a vCPU.

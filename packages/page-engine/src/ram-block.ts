@@ -75,7 +75,8 @@ export class RamBlock {
   }
 
   /**
-   * Returns a view of bytes that lie in one segment; writes through it do not mark pages dirty.
+   * Returns a view of bytes that lie in one segment. Writes through it do not mark pages dirty, so
+   * take it, write and drop it while nothing migrates.
    * @throws PageEngineError RANGE, also when the range crosses segments
    */
   view(offsetBytes: number, lengthBytes: number): Uint8Array {
@@ -86,6 +87,8 @@ export class RamBlock {
     if (offset + lengthBytes > segment.pages * TARGET_PAGE_BYTES) {
       throw this.#rangeError(offsetBytes, lengthBytes, 'the range crosses two banks');
     }
+    const [from, to] = pagesOf(offset, lengthBytes);
+    this.#banks[segment.bank]!.engine.setRange(segment.writtenPtr, from, to);
     const ptr = segment.ptr + offset;
     return this.#banks[segment.bank]!.bytes.subarray(ptr, ptr + lengthBytes);
   }

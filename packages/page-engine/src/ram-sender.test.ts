@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { GuestRam } from './guest-ram.ts';
+import { RamReceiver } from './ram-receiver.ts';
 import { RamSender } from './ram-sender.ts';
 
 const KIB = 1024;
@@ -129,6 +130,51 @@ describe('RamSender', () => {
     expect(parse(last.bytes)).toMatchObject([{ block: 'small', page: 0 }]);
     expect(last.endOfRound).toBe(true);
     expect(sender.next()).toBeUndefined();
+  });
+
+  it('takes a page for zero, unread, until somebody may have written it', async () => {
+    const fresh = await GuestRam.create([
+      { name: 'small', lengthBytes: 32 * KIB, hostPageBytes: 4096 },
+    ]);
+    fresh.setAllReceived(true);
+    const block = fresh.block('small')!;
+    const { memory, ptr, dirtyPtr } = block.segments[0]!;
+    const bytes = new Uint8Array(memory.buffer);
+    sender = new RamSender(fresh);
+    const sendAll = (): number[] => {
+      const kinds = takeAll().flat();
+      return kinds.filter(({ flags }) => flags === 8).map(({ page }) => page);
+    };
+    block.write(4096, Uint8Array.of(1)); // a device
+    block.view(2 * 4096, 1)[0] = 1;
+    bytes[ptr + 3 * 4096] = 1; // a vCPU, and its mark
+    bytes[dirtyPtr] = 0b1000;
+    bytes[ptr + 4 * 4096] = 1; // a vCPU that has not marked its write yet
+    sender.oweAll();
+    expect(sendAll()).toEqual([1, 2, 3]);
+    expect(sender.counters).toMatchObject({ normalPages: 3, zeroPages: 5 });
+    bytes[dirtyPtr] = 0b10000;
+    sender.syncDirty();
+    expect(sendAll()).toEqual([4]);
+    sender.oweAll(); // what was written once is looked at from then on
+    expect(sendAll()).toEqual([1, 2, 3, 4]);
+  });
+
+  it('looks at pages that came from elsewhere', async () => {
+    const specs = [{ name: 'small', lengthBytes: 32 * KIB, hostPageBytes: 4096 }];
+    const [first, second] = [await GuestRam.create(specs), await GuestRam.create(specs)];
+    first.block('small')!.write(4096, Uint8Array.of(7));
+    const origin = new RamSender(first);
+    origin.oweAll();
+    const receiver = new RamReceiver(second);
+    const chunk = origin.next()!;
+    receiver.input.bytes.set(chunk.bytes);
+    expect(receiver.decode(0, chunk.bytes.length).error).toBeUndefined();
+    second.setAllReceived(true);
+    sender = new RamSender(second);
+    sender.oweAll();
+    takeAll();
+    expect(sender.counters).toMatchObject({ normalPages: 1, zeroPages: 7 });
   });
 
   it('sends zero pages in full when told so', () => {

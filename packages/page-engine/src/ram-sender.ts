@@ -146,7 +146,7 @@ export class RamSender {
   /** Owes every page, clears the dirty log and begins a round. */
   oweAll(): void {
     for (const { bank, plan } of this.#segments) {
-      bank.engine.syncDirty(SENDER_PTR, plan.dirtyPtr, plan.owedPtr, plan.pages);
+      this.#syncSegment(bank, plan);
       bank.engine.setRange(plan.owedPtr, 0, plan.pages);
     }
     this.#owed = this.#ram.totalBytes / TARGET_PAGE_BYTES;
@@ -158,12 +158,15 @@ export class RamSender {
     let newlyOwedPages = 0;
     let dirtyPages = 0;
     for (const { bank, plan } of this.#segments) {
-      newlyOwedPages +=
-        bank.engine.syncDirty(SENDER_PTR, plan.dirtyPtr, plan.owedPtr, plan.pages) >>> 0;
+      newlyOwedPages += this.#syncSegment(bank, plan);
       dirtyPages += bank.getU32(SENDER_PTR + TX_DIRTY);
     }
     this.#owed += newlyOwedPages;
     return { newlyOwedPages, dirtyPages };
+  }
+
+  #syncSegment({ engine }: Bank, { dirtyPtr, owedPtr, writtenPtr, pages }: SegmentPlan): number {
+    return engine.syncDirty(SENDER_PTR, dirtyPtr, owedPtr, writtenPtr, pages) >>> 0;
   }
 
   /** Begins a sweep at the first page of the first block. */

@@ -6,6 +6,7 @@ import { PageScanner } from '../src/index.ts';
 const PAGES = 700;
 const BITMAP = 1024;
 const OTHER = 2048;
+const WRITTEN = 3072;
 const STATE = 4096;
 const TX_DIRTY = 12;
 
@@ -82,16 +83,18 @@ describe.each(['plain', 'shared'])('the bitmaps of the %s engine', (flavour) => 
 
   it('moves the dirty log and counts what was not owed', () => {
     fc.assert(
-      fc.property(bitmap, bitmap, (dirty, owed) => {
+      fc.property(bitmap, bitmap, bitmap, (dirty, owed, written) => {
         put(BITMAP, dirty);
         put(OTHER, owed);
-        const newly = engine.syncDirty(STATE, BITMAP, OTHER, PAGES);
+        put(WRITTEN, written);
+        const newly = engine.syncDirty(STATE, BITMAP, OTHER, WRITTEN, PAGES);
         expect(newly).toBe(dirty.filter((bit, i) => bit && !owed[i]).length);
         expect(new DataView(bytes.buffer).getUint32(STATE + TX_DIRTY, true)).toBe(
           dirty.filter(Boolean).length,
         );
         expect(get(BITMAP)).not.toContain(true);
         expect(get(OTHER)).toEqual(owed.map((bit, i) => bit || dirty[i]!));
+        expect(get(WRITTEN)).toEqual(written.map((bit, i) => bit || dirty[i]!));
       }),
     );
   });
