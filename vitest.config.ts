@@ -11,6 +11,7 @@ export default defineConfig({
       'tests/**/*.test.ts',
     ],
     exclude: ['**/node_modules/**', '**/dist/**'],
+    setupFiles: ['tests/property-seed.ts'],
     testTimeout: 20_000,
     hookTimeout: 60_000,
   },

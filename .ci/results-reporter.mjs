@@ -23,7 +23,6 @@ export default class ResultsReporter {
         else results.failures.push(name);
       }
     }
-    // biome-ignore lint/suspicious/noUndeclaredEnvVars: no turborepo task, so nothing to cache.
     writeFileSync(process.env.WHERRY_TEST_RESULTS, JSON.stringify(results));
   }
 }

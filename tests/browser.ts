@@ -33,7 +33,6 @@ export interface BrowserResult {
 export function findChromium(): string | undefined {
   const folders = (process.env['PATH'] ?? '').split(delimiter).filter((folder) => folder !== '');
   const candidates = NAMES.flatMap((name) => folders.map((folder) => join(folder, name)));
-  // biome-ignore lint/suspicious/noUndeclaredEnvVars: no turborepo task, so nothing to cache.
   return [process.env['CHROME_PATH'] ?? '', ...candidates].find(isExecutable);
 }
 

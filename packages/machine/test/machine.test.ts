@@ -70,7 +70,10 @@ test('a throttled vCPU keeps its rate, and an idle one does nothing', async () =
 });
 
 test('an idle guest is filled too, and its pages belong to nobody', async () => {
-  const machine = await createMachine({ vcpus: [{ workload: 'idle', pagesPerSecond: 1 }], fill: 1 });
+  const machine = await createMachine({
+    vcpus: [{ workload: 'idle', pagesPerSecond: 1 }],
+    fill: 1,
+  });
   const zero = machine.ram.blocks.reduce((total, block) => total + block.zeroScan(), 0);
   expect(zero).toBe(0x2_0000 / 4096);
   expect((await machine.verify()).pagesOwned).toBe(0);

@@ -2,7 +2,6 @@ import { expect } from 'vitest';
 import { type GuestRam, type RamBlock, type RamReceiver, RamSender } from '../src/index.ts';
 
 export const KIB = 1024;
-export const MIB: number = 1024 * KIB;
 
 /** Takes every chunk that the sender has, copied. */
 export function drain(sender: RamSender, maxBytes?: number): Uint8Array[] {

@@ -54,6 +54,11 @@ describe('QmpClient.connect', () => {
     expect(client.greeting).toEqual({ version, capabilities: ['oob'] });
   });
 
+  it('passes over an event that comes before the greeting', async () => {
+    const { near } = scripted(`{"event": "MIGRATION", "data": {"status": "setup"}} ${GREETING}`);
+    expect((await QmpClient.connect(near)).greeting.capabilities).toEqual([]);
+  });
+
   it('rejects when the server does not offer a capability', async () => {
     const server = new QmpServer({ schema: migrationSchema, version, commands: {} });
     const [near, far] = createChannelPair();

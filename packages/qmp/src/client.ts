@@ -309,6 +309,8 @@ export class QmpClient<S = MigrationSchema> {
   #message(message: unknown, offset: number): void {
     if (!isJsonObject(message)) {
       this.#refuse('a message is no object', offset, 'an object', excerpt(message));
+    } else if (this.#greeting === undefined && typeof message['event'] === 'string') {
+      // QEMU before 10.0 can emit one to a client that connects while it starts.
     } else if (this.#greeting === undefined) {
       this.#greet(message, offset);
     } else if (typeof message['event'] === 'string') {

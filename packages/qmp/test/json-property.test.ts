@@ -29,7 +29,9 @@ const { value: jsonValue } = fc.letrec((tie) => ({
     text,
     fc.boolean(),
     fc.constant(null),
-    fc.double({ noNaN: true, noDefaultInfinity: true }).map((value) => value || 0),
+    fc
+      .double({ noNaN: true, noDefaultInfinity: true })
+      .map((value) => (Number.isInteger(value) && !Number.isSafeInteger(value) ? 0.5 : value || 0)),
     fc.integer(),
     fc
       .bigInt({ min: -(2n ** 63n), max: 2n ** 64n - 1n })

@@ -23,6 +23,7 @@ export {
   readReturnPathMessage,
   writeReturnPathMessage,
 } from './return-path.ts';
+export { readSectionBody } from './section-body.ts';
 export {
   readFooter,
   readHeader,
@@ -33,7 +34,6 @@ export {
   STREAM_MAGIC,
   STREAM_VERSION,
   type StreamItem,
-  scanBody,
   writeFooter,
   writeHeader,
   writeSectionHead,

@@ -15,8 +15,8 @@ import {
   readItem,
   readRamList,
   readReturnPathMessage,
+  readSectionBody,
   readVmdescLength,
-  scanBody,
   writeCommand,
   writeConfiguration,
   writeFooter,
@@ -58,6 +58,13 @@ const parseSlowly = <T>(bytes: Uint8Array, parser: (r: ByteReader) => Parser<T>)
   if (!step.done) throw new Error('the parser wants more than the input has');
   return step.value;
 };
+
+/** Gathers a body whole. */
+function* readBody(reader: ByteReader, sectionId: number, section: string): Parser<Uint8Array> {
+  const pieces: number[] = [];
+  yield* readSectionBody(reader, sectionId, section, (piece) => pieces.push(...piece));
+  return Uint8Array.from(pieces);
+}
 
 const u32 = fc.nat(2 ** 32 - 1);
 const size = fc.nat(2 ** 52);
@@ -267,13 +274,21 @@ describe('a section of a device that nobody knows', () => {
             writeFooter(w, 5);
             if (!last) w.u8(next);
           });
-          expect(parseSlowly(wire, (r) => scanBody(r, 5, 'x'))).toEqual(body);
+          expect(parseSlowly(wire, (r) => readBody(r, 5, 'x'))).toEqual(body);
         },
       ),
     );
   });
+  it('that looks like nothing but footers is read in one go', () => {
+    const wire = new Uint8Array(8 << 20).fill(0x7e);
+    const reader = ByteReader.over(wire);
+    const body = readSectionBody(reader, 5, 'dev', () => {});
+    expect(() => runParser(body, reader)).toThrow(
+      expect.objectContaining({ code: 'FOOTER_MISSING' }),
+    );
+  });
   it('is refused when it has none', () => {
-    expect(() => parseSlowly(new Uint8Array(50), (r) => scanBody(r, 5, 'dev'))).toThrow(
+    expect(() => parseSlowly(new Uint8Array(50), (r) => readBody(r, 5, 'dev'))).toThrow(
       /expected a footer with section id 5, found the end after 50 bytes of the section, at offset 0x32 \(50\), in dev/,
     );
   });
@@ -409,7 +424,7 @@ describe('what breaks the grammar is refused with offset, expectation and cause'
       for (;;) {
         const item = yield* readItem(reader);
         if (item.type === 'command') yield* readCommand(reader);
-        else if (item.type === 'section') yield* scanBody(reader, item.head.sectionId, 'x');
+        else if (item.type === 'section') yield* readBody(reader, item.head.sectionId, 'x');
       }
     };
     fc.assert(

@@ -33,6 +33,9 @@ export interface Vmdesc {
   readonly devices: readonly VmdescDevice[];
 }
 
+/** No device has so long an array; a false one would be walked in vain where its elements have no bytes. */
+const MAX_ARRAY_ELEMENTS = 1 << 24;
+
 /**
  * Parses a vmdesc and checks its shape.
  *
@@ -79,7 +82,7 @@ function checkState(value: unknown, where: string, offset: number, depth: number
         offset,
       );
     }
-    if (field['array_len'] !== undefined && !isCount(field['array_len'])) {
+    if (!isArrayLength(field['array_len'])) {
       throw invalid(
         `a usable 'array_len' for ${where}.${field['name']}`,
         String(field['array_len']),
@@ -111,6 +114,10 @@ function listOf(
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function isArrayLength(value: unknown): boolean {
+  return value === undefined || (isCount(value) && value <= MAX_ARRAY_ELEMENTS);
 }
 
 function isCount(value: unknown): value is number {

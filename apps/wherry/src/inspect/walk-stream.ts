@@ -6,14 +6,15 @@ import {
   readFooter,
   readHeader,
   readItem,
+  readSectionBody,
   readVmdescLength,
   type SectionHead,
   SectionType,
   StreamError,
 } from '@wherry/stream';
 import { parseVmdesc } from '@wherry/vmstate';
+import { BodyStore } from './body-store.ts';
 import { RamWalk } from './ram-walk.ts';
-import { BodyStore, readSectionBody } from './section-body.ts';
 import type { CommandModel, ItemModel, StreamModel } from './stream-model.ts';
 
 /** What a walk keeps, and who hears of it meanwhile. */

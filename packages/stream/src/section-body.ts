@@ -1,5 +1,6 @@
 import { type ByteReader, more, type Parser } from '@wherry/bytes';
-import { SectionType, StreamError } from '@wherry/stream';
+import { SectionType } from './sections.ts';
+import { StreamError } from './stream-error.ts';
 
 const FOOTER_BYTES = 5;
 /** Far above any device's state; a section that is longer has lost its footer. */
@@ -69,39 +70,4 @@ function isFooter(reader: ByteReader, at: number, sectionId: number): boolean {
   return (
     next <= SectionType.full || next === SectionType.configuration || next === SectionType.command
   );
-}
-
-/** Keeps the bodies of sections, up to a limit on all of them together. */
-export class BodyStore {
-  readonly #maxBytes: number;
-  #keptBytes = 0;
-
-  constructor(maxBytes: number) {
-    this.#maxBytes = maxBytes;
-  }
-
-  /** Reads a body as {@link readSectionBody} and returns a copy. @throws StreamError also when the store is full */
-  *read(reader: ByteReader, sectionId: number, section: string): Parser<Uint8Array> {
-    let body = new Uint8Array(1024);
-    let length = 0;
-    yield* readSectionBody(reader, sectionId, section, (piece) => {
-      if (this.#keptBytes + length + piece.length > this.#maxBytes) {
-        throw new StreamError('SECTION_TOO_LARGE', 'The device sections are too large to keep', {
-          expected: `at most ${this.#maxBytes} bytes in all`,
-          offset: reader.offset,
-          path: [section],
-          likely: 'The stream is damaged, or something other than a virtual machine wrote it',
-        });
-      }
-      if (length + piece.length > body.length) {
-        const larger = new Uint8Array(Math.max(length + piece.length, body.length * 2));
-        larger.set(body.subarray(0, length));
-        body = larger;
-      }
-      body.set(piece, length);
-      length += piece.length;
-    });
-    this.#keptBytes += length;
-    return body.slice(0, length);
-  }
 }
