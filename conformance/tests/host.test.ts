@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { QmpClient } from '@wherry/qmp';
 import { describe, expect } from 'vitest';
+import { HugePages } from '../huge-pages.ts';
 import { peerTest } from '../peer-test.ts';
 import { type Peer, releases } from '../peers/peers.ts';
 import { QemuProcess } from '../qemu.ts';
@@ -20,14 +21,22 @@ const BLOCKS = [
   ['/rom@etc/table-loader', '4K'],
   ['/rom@etc/acpi/rsdp', '4K'],
 ] as const;
-// An idle vCPU sends no section that QEMU would not know.
-const HOST = [...BLOCKS.flatMap(([name, size]) => ['--ram', `${name}=${size}`]), '--vcpu', 'idle'];
 
-function startQemu(peer: Peer, args: readonly string[]): Promise<QemuProcess> {
-  const memory = BLOCKS.slice(0, 2).flatMap(([name, size]) => [
-    ...['-object', `memory-backend-ram,id=${name},size=${size}`],
-    ...['-numa', `node,memdev=${name}`],
+/** Options of a host with these blocks. An idle vCPU sends no section that QEMU would not know. */
+function hostOptions(args: readonly string[], isHuge: boolean): string[] {
+  const ram = BLOCKS.flatMap(([name, size]) => [
+    '--ram',
+    `${name}=${size}${isHuge && name === 'hugemem' ? ',page=2M' : ''}`,
   ]);
+  return [...ram, '--vcpu', 'idle', ...args];
+}
+
+function startQemu(peer: Peer, args: readonly string[], isHuge: boolean): Promise<QemuProcess> {
+  const huge = isHuge ? 'memfd,hugetlb=on,hugetlbsize=2M,share=off' : 'ram';
+  const memory = [
+    ...['-object', 'memory-backend-ram,id=pc.ram,size=16M', '-numa', 'node,memdev=pc.ram'],
+    ...['-object', `memory-backend-${huge},id=hugemem,size=8M`, '-numa', 'node,memdev=hugemem'],
+  ];
   const disk = 'driver=null-co,node-name=disk0,size=1048576,read-zeroes=on';
   return QemuProcess.start(peer, {
     ram: '24M',
@@ -55,11 +64,12 @@ async function moveIntoQemu(
   peer: Peer,
   hostArgs: readonly string[],
   migrateArgs: readonly string[],
+  isHuge = false,
 ): Promise<Moved> {
   // After postcopy QEMU 5.2 starts also a guest that was paused at the source, unless told by -S.
-  const qemu = await startQemu(peer, hostArgs.includes('--paused') ? ['-S'] : []);
+  const qemu = await startQemu(peer, hostArgs.includes('--paused') ? ['-S'] : [], isHuge);
   const path = (name: string): string => join(qemu.directory, name);
-  await using _ = await SimulatedHost.start(path('host.qmp'), [...HOST, ...hostArgs]);
+  await using _ = await SimulatedHost.start(path('host.qmp'), hostOptions(hostArgs, isHuge));
   const report = await migrate(
     path('host.qmp'),
     path('second.sock'),
@@ -88,7 +98,7 @@ async function pagesOfHost(hostArgs: readonly string[]): Promise<Map<string, str
   try {
     const qmp = join(directory, 'twin.qmp');
     const file = join(directory, 'twin.stream');
-    await using _ = await SimulatedHost.start(qmp, [...HOST, ...hostArgs]);
+    await using _ = await SimulatedHost.start(qmp, hostOptions(hostArgs, false));
     const client = await QmpClient.connect(await connectQmpSocket(qmp));
     await client.execute('migrate-set-capabilities', {
       capabilities: [{ capability: 'events', state: true }],
@@ -128,6 +138,21 @@ describe('a simulated host’s guest moves into a real QEMU', () => {
       await using moved = await moveIntoQemu(peer, guest, ['--postcopy', '--max-bandwidth', '2M']);
       expect(moved.report).toMatchObject({ status: 'completed' });
       expect(moved.report.source.ram['postcopy-bytes']).toBeGreaterThan(1e6);
+      await expectSamePages(await moved.stream(), guest);
+    });
+
+    peerTest(release, 'postcopy of 2 MiB pages, every page equal', async (peer, skip) => {
+      const pages = HugePages.reserve(4);
+      if (!(pages instanceof HugePages)) return skip(pages.missing);
+      using _ = pages;
+      const guest = ['--paused', '--fill', '0.7', '--seed', '7'];
+      await using moved = await moveIntoQemu(
+        peer,
+        guest,
+        ['--postcopy', '--max-bandwidth', '2M'],
+        true,
+      );
+      expect(moved.report).toMatchObject({ status: 'completed' });
       await expectSamePages(await moved.stream(), guest);
     });
 
