@@ -1,15 +1,21 @@
 import { ByteReader, ByteWriter, type Parser } from '@wherry/bytes';
 import type { Clock } from './clock.ts';
+import { MigrationError } from './migration-error.ts';
 import type { Transport } from './transport.ts';
 
 /** The receiving direction of a connection: runs parsers over what arrives. */
 export class InputChannel {
   readonly reader: ByteReader;
   readonly #transport: Transport;
+  readonly #name: string;
 
-  /** @param storage where to keep unread bytes, such as WebAssembly memory; a buffer of its own by default */
-  constructor(transport: Transport, storage?: Uint8Array) {
+  /**
+   * @param name what is read, for messages
+   * @param storage where to keep unread bytes, such as WebAssembly memory; a buffer of its own by default
+   */
+  constructor(transport: Transport, name: string, storage?: Uint8Array) {
     this.#transport = transport;
+    this.#name = name;
     this.reader = new ByteReader(storage === undefined ? {} : { storage });
   }
 
@@ -19,12 +25,27 @@ export class InputChannel {
     let step = parser.next();
     while (!step.done) {
       const room = reader.space(Math.max(1, step.value - reader.available));
-      const count = await this.#transport.read(room);
+      const count = await this.#read(room);
       if (count === 0) reader.finish();
       else reader.commit(count);
       step = parser.next();
     }
     return step.value;
+  }
+
+  async #read(room: Uint8Array): Promise<number> {
+    try {
+      return await this.#transport.read(room);
+    } catch (cause) {
+      if (cause instanceof MigrationError) throw cause; // this side gave up
+      throw new MigrationError('CONNECTION_LOST', 'The connection broke', {
+        found: cause instanceof Error ? cause.message : String(cause),
+        offset: this.reader.offset + this.reader.available,
+        path: [this.#name],
+        likely: 'The other side died, or the network between the two failed',
+        cause,
+      });
+    }
   }
 }
 

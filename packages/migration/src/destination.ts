@@ -78,7 +78,7 @@ export class DestinationMigration {
     this.#options = options;
     this.#receiver = new RamReceiver(options.guest.ram);
     this.#ramLoad = new RamLoad(options.guest.ram, this.#receiver);
-    this.#input = new InputChannel(options.transport, this.#receiver.input.bytes);
+    this.#input = new InputChannel(options.transport, 'stream', this.#receiver.input.bytes);
   }
 
   get status(): MigrationStatus {
@@ -224,7 +224,7 @@ export class DestinationMigration {
   }
 
   async #command(command: Command, offset: number): Promise<void> {
-    const { capabilities, guest } = this.#options;
+    const { capabilities } = this.#options;
     switch (command.name) {
       case 'open-return-path':
         this.#returnPathOpen = true;
@@ -235,17 +235,7 @@ export class DestinationMigration {
         return this.#advise(command.ram, offset);
       case 'postcopy-ram-discard':
         this.#enter('discard', ['advise', 'discard'], command, offset);
-        for (const { start, length } of command.ranges) {
-          const block = guest.ram.block(command.block);
-          if (block === undefined) {
-            throw this.#unexpected(
-              command,
-              `ram_discard_range: Failed to find block '${command.block}'`,
-              offset,
-            );
-          }
-          this.#receiver.discard(block, start, length);
-        }
+        this.#discard(command, offset);
         return;
       case 'postcopy-listen':
         this.#enter('listening', ['advise', 'discard'], command, offset);
@@ -266,6 +256,19 @@ export class DestinationMigration {
         return;
       default:
         throw this.#unexpected(command, 'it was not agreed on', offset);
+    }
+  }
+
+  #discard(command: Command & { name: 'postcopy-ram-discard' }, offset: number): void {
+    const block = this.#options.guest.ram.block(command.block);
+    if (block === undefined) {
+      const problem = `ram_discard_range: Failed to find block '${command.block}'`;
+      throw this.#unexpected(command, problem, offset);
+    }
+    try {
+      for (const { start, length } of command.ranges) this.#receiver.discard(block, start, length);
+    } catch (cause) {
+      throw this.#unexpected(command, (cause as Error).message, offset, cause);
     }
   }
 
@@ -371,11 +374,17 @@ export class DestinationMigration {
     this.#postcopy = next;
   }
 
-  #unexpected(command: { readonly name: string }, problem: string, offset: number): MigrationError {
+  #unexpected(
+    command: { readonly name: string },
+    problem: string,
+    offset: number,
+    cause?: unknown,
+  ): MigrationError {
     return new MigrationError('COMMAND_UNEXPECTED', problem, {
       offset,
       path: [`command ${command.name}`],
       likely: 'The two sides have different capabilities, or the source breaks the protocol',
+      cause,
     });
   }
 
@@ -462,7 +471,7 @@ export class DestinationMigration {
   }
 
   async #fail(error: Error): Promise<void> {
-    this.#error = this.#explain(error);
+    this.#error = error;
     if (this.#postcopy === 'running') {
       this.#setStatus('postcopy-paused');
       return;
@@ -470,13 +479,6 @@ export class DestinationMigration {
     // The source learns it before the connection closes; a dead connection tells it as well.
     await this.#answer({ name: 'shut', status: 1 }).catch(() => {});
     this.#setStatus('failed');
-  }
-
-  #explain(error: Error): Error {
-    const { offset } = this.#input.reader;
-    if ('offset' in error && error.offset !== undefined) return error;
-    if (error instanceof MigrationError) return error;
-    return new MigrationError('CONNECTION_LOST', error.message, { offset, cause: error });
   }
 
   #setStatus(status: MigrationStatus): void {

@@ -23,6 +23,9 @@ const globalState = describe({
     field('vm_was_suspended', u8),
     field('unused', unused(66)),
   ],
+  postLoad: ({ runstate }) => {
+    decode(runstate);
+  },
 });
 
 type State = StateOf<typeof globalState>;
@@ -56,7 +59,7 @@ export class GlobalState {
     description: globalState,
     get: () => encode(this.runState),
     set: (state) => {
-      this.runState = decode(state);
+      this.runState = decode(state.runstate);
     },
   });
 }
@@ -73,9 +76,9 @@ function encode(runState: string): State {
   };
 }
 
-function decode(state: State): string {
-  const end = state.runstate.indexOf(0);
-  const text = String.fromCharCode(...state.runstate.subarray(0, end < 0 ? RUNSTATE_BYTES : end));
+function decode(runstate: Uint8Array): string {
+  const end = runstate.indexOf(0);
+  const text = String.fromCharCode(...runstate.subarray(0, end < 0 ? RUNSTATE_BYTES : end));
   if (!RUN_STATES.includes(text)) throw new Error(`invalid parameter value: ${text}`);
   return text;
 }

@@ -84,7 +84,7 @@ export class SourceMigration {
     const { guest, transport, clock } = options;
     this.#sender = new RamSender(guest.ram);
     this.#output = new OutputChannel(transport);
-    this.#input = new InputChannel(transport);
+    this.#input = new InputChannel(transport, 'return path');
     this.#frames = new SourceFrames(this.#output.frames);
     this.#rate = new RateLimit(clock);
     this.#statistics = new SourceStatistics(clock, () => ({

@@ -16,17 +16,18 @@ export function randomFrom(seed: number): (below: number) => number {
   };
 }
 
-const witness = describe({
-  name: 'witness',
-  version: 1,
-  fields: [
-    field('seed', u32),
-    field('writes', u64),
-    field('timers', array(timer, 2)),
-    field('length', u32),
-    field('generations', vbuffer('length')),
-  ],
-});
+const witness = (version: number) =>
+  describe({
+    name: 'witness',
+    version,
+    fields: [
+      field('seed', u32),
+      field('writes', u64),
+      field('timers', array(timer, 2)),
+      field('length', u32),
+      field('generations', vbuffer('length')),
+    ],
+  });
 
 /** Which guests of a simulation run now; two at once are an error. */
 export class RunningGuests {
@@ -78,7 +79,7 @@ export class SimulatedGuest implements GuestPort {
     this.devices = [
       vmstateDevice({
         idstr: options.device ?? 'witness',
-        description: witness,
+        description: witness(options.deviceVersion ?? 1),
         get: () => ({
           seed: this.#seed,
           writes: this.#writes,
@@ -213,4 +214,5 @@ export interface SimulatedGuestOptions {
   readonly writeEveryMs?: number;
   readonly machineType?: string;
   readonly device?: string;
+  readonly deviceVersion?: number;
 }

@@ -373,6 +373,11 @@ describe('hosts that differ', () => {
       /Unknown section or instance 'witness' 0\. Make sure/,
     ],
     [
+      'in the version of a device',
+      { source: { deviceVersion: 2 } },
+      /unsupported version 2 for 'witness' v1, at offset 0x[0-9a-f]+ .*in witness/,
+    ],
+    [
       'in capabilities',
       { capabilities: ['postcopy-ram'], destinationCapabilities: ['return-path'] },
       /RAM postcopy is disabled but have 16 byte advise/,

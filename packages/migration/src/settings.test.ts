@@ -1,0 +1,47 @@
+import { describe, expect, it } from 'vitest';
+import { setCapabilities, usesReturnPath } from './capabilities.ts';
+import { DEFAULT_PARAMETERS, setParameters } from './parameters.ts';
+
+describe('setCapabilities', () => {
+  it('turns on and off, and leaves the old set alone', () => {
+    const before = new Set(['events'] as const);
+    const after = setCapabilities(before, [
+      { capability: 'events', state: false },
+      { capability: 'postcopy-ram', state: true },
+    ]);
+    expect([...after]).toEqual(['postcopy-ram']);
+    expect([...before]).toEqual(['events']);
+  });
+
+  it('refuses by name what is not honoured, but lets it stay off', () => {
+    expect(() => setCapabilities(new Set(), [{ capability: 'multifd', state: true }])).toThrow(
+      "Capability 'multifd' is not supported by this host: expected events, return-path, postcopy-ram",
+    );
+    expect(setCapabilities(new Set(), [{ capability: 'multifd', state: false }]).size).toBe(0);
+  });
+
+  it('gives postcopy a return path, asked for or not', () => {
+    expect(usesReturnPath(new Set(['postcopy-ram']))).toBe(true);
+    expect(usesReturnPath(new Set(['events']))).toBe(false);
+  });
+});
+
+describe('setParameters', () => {
+  it('changes what is named and nothing else', () => {
+    expect(setParameters(DEFAULT_PARAMETERS, { 'max-bandwidth': 5n })).toEqual({
+      ...DEFAULT_PARAMETERS,
+      'max-bandwidth': 5,
+    });
+  });
+
+  it.each([
+    [
+      { 'downtime-limit': 2_000_001 },
+      /expects an integer in the range of 0 to \(2000 \* 1000\) ms/,
+    ],
+    [{ 'max-bandwidth': -1 }, /'max-bandwidth' expects an integer/],
+    [{ 'multifd-channels': 2 }, /'multifd-channels' is not supported by this host/],
+  ])('refuses %o', (changes, message) => {
+    expect(() => setParameters(DEFAULT_PARAMETERS, changes)).toThrow(message);
+  });
+});
