@@ -1,0 +1,324 @@
+import { EngineLimits, GuestRam, type RamBlock, RamReceiver, RamSender } from '@wherry/page-engine';
+import type { EngineCase, Timed } from './engine-case.ts';
+import { fillRandom, fillZero, fillZeroButLast } from './pages.ts';
+
+const ZERO_SCAN_MARK = 0.8;
+const ENCODE_MARK = 0.4;
+const DECODE_MARK = 0.4;
+const HUGE_PAGE_BYTES = 2 ** 21;
+
+/** How much memory the cases work on. */
+export interface EngineSizes {
+  /** Bytes of the RAM block that is scanned, encoded, decoded. */
+  readonly blockBytes: number;
+  /** The same where each run takes new memory. */
+  readonly freshBytes: number;
+  /** Bytes of the guest whose bitmaps are synchronised and walked; its memory is never touched. */
+  readonly bitmapGuestBytes: number;
+}
+
+/** Lists the cases of the page engine, on shared memory as a host has it. */
+export function engineCases(sizes: EngineSizes): EngineCase[] {
+  const { blockBytes, freshBytes, bitmapGuestBytes } = sizes;
+  const content = { lengthBytes: blockBytes, limitIs: 'read of the same bytes' };
+  const copied = { lengthBytes: blockBytes, limitIs: 'memory.copy of the same pages' };
+  return [
+    {
+      name: 'zero scan, zero pages',
+      ...content,
+      mark: ZERO_SCAN_MARK,
+      set: () => zeroScan(blockBytes, fillZero, blockBytes / 4096),
+    },
+    {
+      name: 'zero scan, zero but for the last byte',
+      ...content,
+      mark: ZERO_SCAN_MARK,
+      set: () => zeroScan(blockBytes, fillZeroButLast, 0),
+    },
+    {
+      name: 'zero scan, random pages',
+      ...content,
+      mark: ZERO_SCAN_MARK,
+      set: () => zeroScan(blockBytes, fillRandom, 0),
+    },
+    {
+      name: 'RAM encode, random pages',
+      ...copied,
+      mark: ENCODE_MARK,
+      set: () => encode(blockBytes, fillRandom),
+    },
+    {
+      name: 'RAM encode, zero pages',
+      ...content,
+      set: () => encode(blockBytes, fillZero),
+    },
+    {
+      name: 'RAM decode, random pages, touched memory',
+      ...copied,
+      mark: DECODE_MARK,
+      set: () => decode(blockBytes, { postcopy: false, hostPageBytes: 4096 }),
+    },
+    {
+      name: 'RAM decode, random pages, fresh memory',
+      ...copied,
+      lengthBytes: freshBytes,
+      limitIs: 'memory.copy to fresh memory',
+      mark: DECODE_MARK,
+      expensive: true,
+      set: () => decodeFresh(freshBytes),
+    },
+    {
+      name: 'RAM placement in postcopy, 4 KiB pages',
+      ...copied,
+      mark: DECODE_MARK,
+      set: () => decode(blockBytes, { postcopy: true, hostPageBytes: 4096 }),
+    },
+    {
+      name: 'RAM placement in postcopy, 2 MiB pages',
+      ...copied,
+      mark: DECODE_MARK,
+      set: () => decode(blockBytes, { postcopy: true, hostPageBytes: HUGE_PAGE_BYTES }),
+    },
+    ...(['clean', 'sparse', 'full'] as const).flatMap((density): EngineCase[] => [
+      {
+        name: `dirty-bitmap sync, ${DENSITIES[density].name}`,
+        lengthBytes: bitmapGuestBytes / 4096 / 8,
+        limitIs: "read of the bitmap's bytes",
+        set: () => sync(bitmapGuestBytes, density),
+      },
+      {
+        name: `dirty-bitmap walk, ${DENSITIES[density].name}`,
+        lengthBytes: bitmapGuestBytes / 4096 / 8,
+        limitIs: "read of the bitmap's bytes",
+        set: () => walk(bitmapGuestBytes, density),
+      },
+    ]),
+  ];
+}
+
+type Fill = (block: RamBlock) => void;
+
+async function guestOf(lengthBytes: number, hostPageBytes = 4096): Promise<GuestRam> {
+  return GuestRam.create([{ name: 'pc.ram', lengthBytes, hostPageBytes }], { shared: true });
+}
+
+function expectEqual<T>(what: string, found: T, expected: T): void {
+  if (found !== expected) throw new Error(`${what}: ${found}, expected ${expected}`);
+}
+
+async function zeroScan(lengthBytes: number, fill: Fill, zeroPages: number) {
+  const ram = await guestOf(lengthBytes);
+  const block = ram.blocks[0]!;
+  fill(block);
+  expectEqual('zero pages', block.zeroScan(), zeroPages);
+  const limits = new EngineLimits(ram);
+  return {
+    figure: { run: () => void block.zeroScan() },
+    limit: { run: () => void limits.read(block) },
+  };
+}
+
+async function encode(lengthBytes: number, fill: Fill) {
+  const ram = await guestOf(lengthBytes);
+  const block = ram.blocks[0]!;
+  ram.setAllReceived(true);
+  fill(block);
+  const records = encodeAll(ram);
+  const copy = await decodeAll(await guestOf(lengthBytes), records);
+  expectEqual('checksum after encode and decode', copy.checksum(), block.checksum());
+  const sender = new RamSender(ram);
+  const figure: Timed = {
+    prepare: () => sender.oweAll(),
+    run: () => {
+      for (let chunk = sender.next(); chunk; chunk = sender.next()) chunk.release();
+    },
+  };
+  if (fill === fillZero) {
+    const limits = new EngineLimits(ram);
+    return { figure, limit: { run: () => void limits.read(block) } };
+  }
+  return { figure, limit: await copyLimit(lengthBytes) };
+}
+
+/** Copies the pages of a block that was touched before to another such block. */
+async function copyLimit(lengthBytes: number): Promise<Timed> {
+  const { limits, from, to } = await twoBlocks(lengthBytes);
+  limits.copy(to, from);
+  return { run: () => limits.copy(to, from) };
+}
+
+async function twoBlocks(lengthBytes: number) {
+  const spec = { lengthBytes, hostPageBytes: 4096 };
+  const ram = await GuestRam.create(
+    [
+      { name: 'from', ...spec },
+      { name: 'to', ...spec },
+    ],
+    { shared: true },
+  );
+  const from = ram.block('from')!;
+  fillRandom(from);
+  return { limits: new EngineLimits(ram), from, to: ram.block('to')! };
+}
+
+/** Encodes a guest into chunks of whole records. */
+function encodeAll(ram: GuestRam): Uint8Array[] {
+  const sender = new RamSender(ram);
+  sender.oweAll();
+  const records: Uint8Array[] = [];
+  for (let chunk = sender.next(); chunk; chunk = sender.next()) {
+    records.push(chunk.bytes.slice());
+    chunk.release();
+  }
+  return records;
+}
+
+/** Decodes chunks of whole records. @returns the milliseconds of it, without the copies to the input buffer */
+function timeDecode(receiver: RamReceiver, records: readonly Uint8Array[]): number {
+  let totalMs = 0;
+  for (const bytes of records) {
+    receiver.input.bytes.set(bytes); // a socket reads to there
+    const startedAt = performance.now();
+    const { consumed, error } = receiver.decode(0, bytes.length);
+    totalMs += performance.now() - startedAt;
+    if (error !== undefined) throw error;
+    expectEqual('bytes decoded', consumed, bytes.length);
+  }
+  return totalMs;
+}
+
+async function decodeAll(ram: GuestRam, records: readonly Uint8Array[]): Promise<RamBlock> {
+  timeDecode(new RamReceiver(ram), records);
+  return ram.blocks[0]!;
+}
+
+/** Encodes a guest of random pages; `checksum` is that of its block. */
+async function randomRecords(lengthBytes: number, hostPageBytes = 4096) {
+  const ram = await guestOf(lengthBytes, hostPageBytes);
+  const block = ram.blocks[0]!;
+  ram.setAllReceived(true);
+  fillRandom(block);
+  return { records: encodeAll(ram), checksum: block.checksum() };
+}
+
+interface DecodeOptions {
+  readonly postcopy: boolean;
+  readonly hostPageBytes: number;
+}
+
+async function decode(lengthBytes: number, { postcopy, hostPageBytes }: DecodeOptions) {
+  const { records, checksum } = await randomRecords(lengthBytes, hostPageBytes);
+  const ram = await guestOf(lengthBytes, hostPageBytes);
+  const block = ram.blocks[0]!;
+  const receiver = new RamReceiver(ram);
+  if (postcopy) receiver.enterPostcopy();
+  const prepare = (): void => receiver.discard(block, 0, block.lengthBytes);
+  const run = (): number => timeDecode(receiver, records);
+  run();
+  expectEqual('checksum', block.checksum(), checksum);
+  expectEqual('pages received', block.receivedCount(), block.pageCount);
+  if (postcopy) {
+    const { placedHostPages } = receiver.counters;
+    expectEqual('host pages placed', placedHostPages, lengthBytes / hostPageBytes);
+  }
+  return { figure: { prepare, run }, limit: await copyLimit(lengthBytes) };
+}
+
+async function decodeFresh(lengthBytes: number) {
+  const { records, checksum } = await randomRecords(lengthBytes);
+  const check = await decodeAll(await guestOf(lengthBytes), records);
+  expectEqual('checksum', check.checksum(), checksum);
+  let receiver: RamReceiver;
+  let copy: () => void;
+  return {
+    figure: {
+      prepare: async () => {
+        receiver = new RamReceiver(await guestOf(lengthBytes));
+      },
+      run: () => timeDecode(receiver, records),
+    },
+    limit: {
+      prepare: async () => {
+        const { limits, from, to } = await twoBlocks(lengthBytes);
+        copy = () => limits.copy(to, from);
+      },
+      run: () => copy(),
+    },
+  };
+}
+
+/** What the words of a bitmap hold. A sparse one has a page in every 1024th. */
+const DENSITIES = {
+  clean: { name: 'no page dirty', every: 0 },
+  sparse: { name: '1 page of 1024 dirty', every: 1024 },
+  full: { name: 'all pages dirty', every: 1 },
+} as const;
+
+interface Bitmap {
+  readonly bytes: Uint8Array;
+  readonly pages: number;
+}
+
+function setDensity(bitmaps: readonly Bitmap[], density: keyof typeof DENSITIES): void {
+  const { every } = DENSITIES[density];
+  for (const { bytes, pages } of bitmaps) {
+    bytes.fill(every === 1 ? 0xff : 0, 0, pages >> 3);
+    if (every > 1) for (let page = 0; page < pages; page += every) bytes[page >> 3] = 1;
+  }
+}
+
+function countSet({ bytes, pages }: Bitmap): number {
+  let count = 0;
+  for (let page = 0; page < pages; page++) count += (bytes[page >> 3]! >> (page & 7)) & 1;
+  return count;
+}
+
+async function bitmapGuest(lengthBytes: number, which: 'dirtyPtr' | 'owedPtr') {
+  const ram = await guestOf(lengthBytes);
+  const { segments } = ram.blocks[0]!;
+  const bitmaps = segments.map(({ memory, [which]: ptr, pages }) => ({
+    bytes: new Uint8Array(memory.buffer, ptr, pages >> 3),
+    pages,
+  }));
+  const limit: Timed = {
+    run: () => {
+      for (const { bank, [which]: ptr, pages } of segments) {
+        ram.banks[bank]!.engine.readTouch(ptr, pages >> 3);
+      }
+    },
+  };
+  return { ram, segments, bitmaps, limit };
+}
+
+async function sync(lengthBytes: number, density: keyof typeof DENSITIES) {
+  const { ram, bitmaps, limit } = await bitmapGuest(lengthBytes, 'dirtyPtr');
+  const prepare = (): void => setDensity(bitmaps, density);
+  prepare();
+  const expected = bitmaps.reduce((sum, bitmap) => sum + countSet(bitmap), 0);
+  const sender = new RamSender(ram);
+  expectEqual('dirty pages found', sender.syncDirty().dirtyPages, expected);
+  expectEqual('pages owed', sender.owedPages(), expected);
+  expectEqual('dirty pages left', ram.blocks[0]!.dirtyCount(), 0);
+  return { figure: { prepare, run: () => void sender.syncDirty() }, limit };
+}
+
+async function walk(lengthBytes: number, density: keyof typeof DENSITIES) {
+  const { ram, segments, bitmaps, limit } = await bitmapGuest(lengthBytes, 'owedPtr');
+  setDensity(bitmaps, density);
+  // As the sender finds its way: from an owed run's first page to its end, to the next run.
+  const walkAll = (): number => {
+    let found = 0;
+    for (const { bank, owedPtr, pages } of segments) {
+      const { engine } = ram.banks[bank]!;
+      for (let page = engine.nextSet(owedPtr, 0, pages); page < pages; ) {
+        const end = engine.nextClear(owedPtr, page, pages);
+        found += end - page;
+        page = engine.nextSet(owedPtr, end, pages);
+      }
+    }
+    return found;
+  };
+  const expected = bitmaps.reduce((sum, bitmap) => sum + countSet(bitmap), 0);
+  expectEqual('pages found', walkAll(), expected);
+  return { figure: { run: () => void walkAll() }, limit };
+}

@@ -1,0 +1,75 @@
+import { randomFillSync } from 'node:crypto';
+import { closeSync, existsSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Peer } from '../../conformance/peers/peers.ts';
+import { QemuProcess } from '../../conformance/qemu.ts';
+import { type Host, runMigration } from './migration-run.ts';
+
+const CHUNK_BYTES = 2 ** 24;
+
+/** Starts a QEMU whose guest never runs; its memory is anonymous, and untouched. */
+export function startQemu(peer: Peer, ramBytes: number, incoming: boolean): Promise<QemuProcess> {
+  return QemuProcess.start(peer, {
+    ram: `${ramBytes / 2 ** 20}M`,
+    args: ['-S'],
+    ...(incoming ? { incoming: 'defer' } : {}),
+  });
+}
+
+/**
+ * Starts a QEMU whose memory is random pages: another one that maps a file of them migrates to it, so
+ * that in the end they lie in anonymous memory, as those of a guest that has run.
+ */
+export async function startRandomQemu(peer: Peer, ramBytes: number): Promise<Host> {
+  const directory = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'wherry-'));
+  try {
+    const path = join(directory, 'ram');
+    writeRandomFile(path, ramBytes);
+    const backend = `memory-backend-file,id=pc.ram,mem-path=${path},size=${ramBytes},share=off`;
+    await using origin = await QemuProcess.start(peer, {
+      ram: `${ramBytes / 2 ** 20}M`,
+      args: ['-S', '-object', backend, '-machine', 'memory-backend=pc.ram'],
+    });
+    const host = await startQemu(peer, ramBytes, true);
+    try {
+      await runMigration(origin, host);
+      return host;
+    } catch (error) {
+      await host.close();
+      throw error;
+    }
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+/**
+ * Has the kernel hand out this much memory in huge pages and take it back.
+ *
+ * In a virtual machine, free memory may have been given back to the real machine; its first use then
+ * costs up to ten times as much, most of all in huge pages, which QEMU uses, and whoever comes first
+ * pays. After this nobody does, for a second or two.
+ */
+export async function warmMemory(peer: Peer, lengthBytes: number): Promise<void> {
+  const warmer = await QemuProcess.start(peer, {
+    ram: `${lengthBytes / 2 ** 20}M`,
+    args: [
+      ...['-S', '-machine', 'memory-backend=pc.ram', '-object'],
+      `memory-backend-ram,id=pc.ram,size=${lengthBytes},prealloc=on`,
+    ],
+  });
+  await warmer.close();
+}
+
+function writeRandomFile(path: string, lengthBytes: number): void {
+  const file = openSync(path, 'w');
+  try {
+    const chunk = new Uint8Array(CHUNK_BYTES);
+    for (let at = 0; at < lengthBytes; at += CHUNK_BYTES) {
+      writeSync(file, randomFillSync(chunk), 0, Math.min(CHUNK_BYTES, lengthBytes - at));
+    }
+  } finally {
+    closeSync(file);
+  }
+}
