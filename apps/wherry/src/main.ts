@@ -27,7 +27,15 @@ async function main(args: readonly string[]): Promise<void> {
   const program = new Command('wherry')
     .description('Live migration of virtual machines in QEMU’s own protocol.')
     .version(version)
-    .showHelpAfterError('(add --help for usage)')
+    .configureOutput({
+      outputError: (text, write) =>
+        write(
+          `${text
+            .trim()
+            .replace(/^error: /, 'wherry: ')
+            .replaceAll('\n', ' ')} (--help tells more)\n`,
+        ),
+    })
     .exitOverride();
   const named = args.find((arg) => Object.hasOwn(COMMANDS, arg)) as
     | keyof typeof COMMANDS

@@ -1,4 +1,4 @@
-import { unlink } from 'node:fs/promises';
+import { lstat, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import type { QmpChannel } from '@wherry/qmp';
 import { CliError } from './cli-error.ts';
@@ -84,7 +84,10 @@ export async function listenForQmp(
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       const why =
-        error.code === 'EADDRINUSE' ? 'the address is in use, choose another one' : error.message;
+        {
+          EADDRINUSE: 'it is in use, choose another one',
+          EACCES: 'no such directory, or no permission',
+        }[error.code ?? ''] ?? error.message;
       reject(new CliError(`Cannot listen for QMP at ${formatQmpAddress(address)}: ${why}`, 2));
     });
     server.listen('path' in address ? { path: address.path } : address, resolve);
@@ -99,6 +102,9 @@ export async function listenForQmp(
 
 /** A socket file that nobody listens on any more would keep its path taken for ever. */
 async function removeStaleSocket(path: string): Promise<void> {
+  // Connecting to a file that is no socket is refused just the same, and that file must stay.
+  const stat = await lstat(path).catch(() => undefined);
+  if (stat?.isSocket() !== true) return;
   const isStale = await new Promise<boolean>((resolve) => {
     const probe = connect({ path });
     probe.once('connect', () => {

@@ -6,7 +6,11 @@ import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { CliError } from '../cli-error.ts';
 import { addGuestOptions, type GuestOptions, guestArguments } from '../host/guest-options.ts';
-import { addMigrateOptions, type MigrateOptions } from '../migrate/migrate-options.ts';
+import {
+  addMigrateOptions,
+  type MigrateOptions,
+  parseChannel,
+} from '../migrate/migrate-options.ts';
 import { runMigration } from '../migrate/run.ts';
 
 interface DemoOptions extends GuestOptions, MigrateOptions {
@@ -23,7 +27,7 @@ export function demoCommand(): Command {
     .description(
       'Starts two simulated hosts on this machine, lets a guest run on the first, and migrates it to the second.',
     )
-    .option('--uri <uri>', 'channel between them', 'tcp:127.0.0.1:0');
+    .option('--uri <uri>', 'channel between them', parseChannel, 'tcp:127.0.0.1:0');
   addMigrateOptions(command);
   addGuestOptions(command);
   command.addHelpText(
@@ -41,6 +45,10 @@ Example:
 async function runDemo(options: DemoOptions): Promise<void> {
   const directory = await mkdtemp(join(tmpdir(), 'wherry-demo-'));
   const hosts: HostProcess[] = [];
+  const interrupted = Promise.withResolvers<never>();
+  interrupted.promise.catch(() => {});
+  const onSignal = (): void => interrupted.reject(new CliError('Interrupted', 130));
+  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
   try {
     const addresses = ['source', 'destination'].map(
       (name) => `unix:${join(directory, `${name}.qmp`)}`,
@@ -51,13 +59,15 @@ async function runDemo(options: DemoOptions): Promise<void> {
     hosts.push(
       new HostProcess('destination', ['--qmp', destinationQmp, '--incoming', 'defer', ...guest]),
     );
-    const banners = await Promise.all(hosts.map((host) => host.ready));
+    const ready = Promise.all(hosts.map((host) => host.ready));
+    const banners = await Promise.race([ready, interrupted.promise]);
     if (options.json !== true) console.log(banners[0]);
     const maxBandwidth = options.maxBandwidth ?? DEFAULT_BANDWIDTH;
     await runMigration(sourceQmp, destinationQmp, options.uri, { ...options, maxBandwidth });
   } finally {
     await Promise.all(hosts.map((host) => host.end()));
     await rm(directory, { recursive: true, force: true });
+    process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
   }
 }
 
@@ -70,7 +80,7 @@ class HostProcess {
   constructor(name: string, args: readonly string[]) {
     const main = fileURLToPath(new URL('../main.js', import.meta.url));
     const child = spawn(process.execPath, [main, 'host', ...args], {
-      stdio: ['ignore', 'pipe', 'inherit'],
+      stdio: ['ignore', 'pipe', 'inherit', 'ipc'], // it ends when the other end of the ipc does
       detached: true,
     });
     this.#child = child;

@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { CliError } from '../cli-error.ts';
 import { formatQmpAddress, listenForQmp, parseQmpAddress } from '../qmp-socket.ts';
 import { formatBytes, formatCount } from '../sizes.ts';
+import { describeViolation } from './describe-violation.ts';
 import { addGuestOptions, type GuestOptions } from './guest-options.ts';
 import { Host } from './host.ts';
 import { hostCommands } from './host-commands.ts';
@@ -43,6 +44,7 @@ async function runHost(options: HostCommandOptions): Promise<void> {
   const address = parseQmpAddress(options.qmp);
   const ended = Promise.withResolvers<number>();
   let server: QmpServer<HostSchema> | undefined;
+  let socket: Awaited<ReturnType<typeof listenForQmp>> | undefined;
   const host = await Host.create({
     machine: {
       machineType: options.machine,
@@ -83,9 +85,10 @@ async function runHost(options: HostCommandOptions): Promise<void> {
       commands: hostCommands(host, () => quit('host-qmp-quit')),
     });
     const accept = server.accept.bind(server);
-    const socket = await listenForQmp(address, accept);
+    socket = await listenForQmp(address, accept);
     const onSignal = (): void => quit('host-signal');
     process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
+    process.once('disconnect', onSignal); // started by `wherry demo`, which has died
     if (options.incoming !== undefined && options.incoming !== 'defer') {
       await host.migrateIncoming(options.incoming, true).catch((error: Error) => {
         throw new CliError(error.message, 2);
@@ -95,12 +98,12 @@ async function runHost(options: HostCommandOptions): Promise<void> {
     const status = await ended.promise;
     const { violations, firstViolations } = await host.machine.witness();
     for (const violation of firstViolations) {
-      console.error(`wherry host: violation: ${JSON.stringify(violation)}`);
+      console.error(`wherry host: violation: ${describeViolation(violation)}`);
     }
-    socket.close();
-    server.close();
     process.exitCode = violations > 0 ? 1 : status;
   } finally {
+    socket?.close();
+    server?.close();
     await host.close();
   }
 }

@@ -23,14 +23,14 @@ const DEFAULT_VCPU = ['hotset,rate=20000'];
 export function addGuestOptions(command: Command): Command {
   return command
     .addOption(
-      new Option('--ram <name=size[,page=size]>', 'a RAM block, with pages of 4K, 2M or 1G; repeatable')
+      new Option('--ram <block>', 'a RAM block, repeatable: NAME=SIZE[,page=4K|2M|1G]')
         .argParser(collect(parseRam))
         .default(DEFAULT_RAM.map(parseRam), DEFAULT_RAM.join(' ')),
     )
     .addOption(
       new Option(
-        '--vcpu <workload[,rate=n][,hot-pages=x][,hot-writes=x]>',
-        `a vCPU: ${WORKLOADS.join(', ')}; rate in pages/s, 0 for no limit; repeatable`,
+        '--vcpu <workload>',
+        `a vCPU, repeatable: ${WORKLOADS.join('|')}[,rate=N][,hot-pages=X][,hot-writes=X]; N in pages/s, 0 for no limit, X a share from 0 to 1`,
       )
         .argParser(collect(parseVcpu))
         .default(DEFAULT_VCPU.map(parseVcpu), DEFAULT_VCPU.join(' ')),
@@ -41,11 +41,7 @@ export function addGuestOptions(command: Command): Command {
         .default(0.5),
     )
     .option('--machine <type>', 'machine type, as the stream names it', 'pc-q35-5.2')
-    .addOption(
-      new Option('--seed <n>', 'seed of the workloads')
-        .argParser((text) => parseNumber(text, 0, 2 ** 32 - 1))
-        .default(1),
-    );
+    .addOption(new Option('--seed <n>', 'seed of the workloads').argParser(parseSeed).default(1));
 }
 
 /** The options again as arguments, to start another process with. */
@@ -135,6 +131,12 @@ function parseProperties(properties: readonly string[]): [string, string][] {
       throw new InvalidArgumentError(`'${property}' needs a value: ${key}=….`);
     return [key, value];
   });
+}
+
+function parseSeed(text: string): number {
+  const seed = parseNumber(text, 0, 2 ** 32 - 1);
+  if (Number.isInteger(seed)) return seed;
+  throw new InvalidArgumentError(`'${text}' is no whole number.`);
 }
 
 /** @throws InvalidArgumentError */

@@ -8,15 +8,13 @@ import {
 } from '@wherry/migration';
 import { QmpCommandError, type QmpHandlers } from '@wherry/qmp';
 import { TransportError } from '@wherry/transport';
+import { describeViolation } from './describe-violation.ts';
 import { digestDevices, digestRam } from './handover.ts';
 import type { Host } from './host.ts';
 import type { HostSchema } from './host-schema.ts';
 
 /** Answers QMP for a host; `quit` ends the process. */
 export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSchema> {
-  const refuse = (desc: string): never => {
-    throw new QmpCommandError('GenericError', desc);
-  };
   const guest = async (report: WitnessReport | Promise<WitnessReport>) => {
     const { pagesOwned, writes, checks, violations, firstViolations } = await report;
     const { count, totalMs, p50Ms, p99Ms } = host.machine.ram.faults.statistics();
@@ -25,7 +23,7 @@ export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSche
       writes,
       checks,
       violations,
-      'first-violations': firstViolations.map((v) => JSON.stringify(v)),
+      'first-violations': firstViolations.map(describeViolation),
       'pages-owned': pagesOwned,
       faults: { count, 'total-ms': totalMs, 'p50-ms': p50Ms, 'p99-ms': p99Ms },
       'zero-pages-received': host.received.zeroPages,
@@ -40,18 +38,13 @@ export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSche
 
     migrate: ({ uri, channels, resume }) =>
       asQmpError(() => {
-        if (channels !== undefined)
-          refuse("Parameter 'channels' is not supported by this host, use 'uri'");
+        const target = checkedUri(uri, channels);
         if (resume === true) refuse('Cannot resume if there is no paused migration');
-        if (uri === undefined) refuse("need either 'uri' or 'channels' argument");
-        else host.migrate(uri);
+        host.migrate(target);
       }),
     'migrate-incoming': ({ uri, channels, 'exit-on-error': exitOnError }) =>
       asQmpError(async () => {
-        if (channels !== undefined)
-          refuse("Parameter 'channels' is not supported by this host, use 'uri'");
-        if (uri === undefined) refuse("need either 'uri' or 'channels' argument");
-        else await host.migrateIncoming(uri, exitOnError ?? true);
+        await host.migrateIncoming(checkedUri(uri, channels), exitOnError ?? true);
       }),
     migrate_cancel: () => asQmpError(() => host.cancel()),
     'migrate-start-postcopy': () => asQmpError(() => host.startPostcopy()),
@@ -72,6 +65,7 @@ export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSche
     'x-wherry-guest': () => guest(host.machine.witness()),
     'x-wherry-verify': () => guest(host.machine.verify()),
     'x-wherry-handover': async ({ blocks }) => {
+      if (host.isMigrating) refuse("There's a migration process in progress");
       const wasRunning = host.machine.running;
       if (wasRunning) await host.machine.stop();
       try {
@@ -80,7 +74,7 @@ export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSche
           devices: digestDevices(host.handedOver),
         };
       } finally {
-        if (wasRunning) host.machine.start();
+        if (wasRunning && host.status.running) host.machine.start();
       }
     },
   };
@@ -98,13 +92,27 @@ function asQmpInfo(info: Host['migrationInfo']): QmpInfo {
   } as QmpInfo;
 }
 
-/** Gives refusals of migration and transport QEMU's error shape; a bad URI gets QEMU's text. */
+function refuse(desc: string): never {
+  throw new QmpCommandError('GenericError', desc);
+}
+
+/** @see migrate_uri_parse in QEMU's migration/migration.c for the texts */
+function checkedUri(uri: string | undefined, channels: unknown): string {
+  if (channels !== undefined) {
+    refuse("Parameter 'channels' is not supported by this host, use 'uri'");
+  }
+  if (uri === undefined) return refuse("need either 'uri' or 'channels' argument");
+  if (!/^(tcp|unix|exec|fd|file):/.test(uri)) refuse(`unknown migration protocol: ${uri}`);
+  return uri;
+}
+
+/** Gives refusals of migration and transport QEMU's error shape. */
 async function asQmpError(run: () => void | Promise<void>): Promise<void> {
   try {
     await run();
   } catch (error) {
     if (error instanceof TransportError || error instanceof MigrationError) {
-      throw new QmpCommandError('GenericError', error.message);
+      refuse(error.message);
     }
     throw error;
   }

@@ -45,7 +45,7 @@ export class Host {
   #destination: DestinationMigration | undefined;
   #listener: Listener | undefined;
   #connecting: AbortController | undefined;
-  #connectError: Error | undefined;
+  #unconnected: { readonly status: 'failed' | 'cancelled'; readonly error: Error } | undefined;
   #exitOnError = true;
   capabilities: Capabilities = new Set();
   parameters: Parameters = DEFAULT_PARAMETERS;
@@ -89,6 +89,7 @@ export class Host {
     if (this.#runState === 'inmigrate') this.#autostart = false;
     if (this.#runState !== 'running') return;
     await this.machine.stop();
+    if (this.#runState !== 'running') return; // a migration has stopped it for good meanwhile
     this.#runState = 'paused';
     this.#onEvent({ name: 'STOP' });
   }
@@ -118,8 +119,9 @@ export class Host {
       this.#listener === undefined ? {} : { 'socket-address': [socketAddress(this.#listener.uri)] };
     if (this.#source !== undefined) return this.#source.info;
     if (this.#connecting !== undefined) return { status: 'setup' };
-    if (this.#connectError !== undefined) {
-      return { status: 'failed', 'error-desc': this.#connectError.message };
+    if (this.#unconnected !== undefined) {
+      const { status, error } = this.#unconnected;
+      return { status, 'error-desc': error.message };
     }
     if (this.#destination !== undefined) return { ...this.#destination.info, ...address };
     return this.#listener === undefined ? {} : { status: 'setup', ...address };
@@ -156,7 +158,7 @@ export class Host {
     }
     const parsed = parseUri(uri);
     this.#source = undefined;
-    this.#connectError = undefined;
+    this.#unconnected = undefined;
     this.#connecting = new AbortController();
     this.#setMigrationStatus('setup');
     const { signal } = this.#connecting;
@@ -167,8 +169,8 @@ export class Host {
       },
       (error: Error) => {
         this.#connecting = undefined;
-        this.#connectError = error;
-        this.#setMigrationStatus(signal.aborted ? 'cancelled' : 'failed');
+        this.#unconnected = { status: signal.aborted ? 'cancelled' : 'failed', error };
+        this.#setMigrationStatus(this.#unconnected.status);
       },
     );
   }
@@ -196,7 +198,10 @@ export class Host {
 
   /** Gives an outgoing migration up. */
   cancel(): void {
-    this.#connecting?.abort(new MigrationError('CANCELLED', 'The migration was cancelled'));
+    if (this.#connecting !== undefined && !this.#connecting.signal.aborted) {
+      this.#setMigrationStatus('cancelling');
+      this.#connecting.abort(new MigrationError('CANCELLED', 'The migration was cancelled'));
+    }
     this.#source?.cancel();
   }
 
@@ -233,6 +238,7 @@ export class Host {
   async #receive(listener: Listener): Promise<void> {
     try {
       const transport = await listener.accept();
+      void listener.close(); // a second source is refused, rather than left waiting for ever
       const destination = new DestinationMigration({
         guest: this.#guestPort(),
         transport,
@@ -251,7 +257,7 @@ export class Host {
       }
     } catch (error) {
       await listener.close();
-      this.#connectError = error as Error;
+      this.#unconnected = { status: 'failed', error: error as Error };
       this.#setMigrationStatus('failed');
       if (this.#exitOnError) this.#onIncomingFailed(error as Error);
     }
@@ -281,6 +287,8 @@ export class Host {
 
   #guestPort(): GuestPort {
     const { machine } = this;
+    // Until `stop` is through the vCPUs may still write, so the machine's own flag says too little.
+    const isRunning = (): boolean => this.#runState === 'running';
     return {
       machineType: machine.machineType,
       ram: machine.ram,
@@ -298,7 +306,7 @@ export class Host {
         take: () => machine.ram.faults.take(),
       },
       get running() {
-        return machine.running;
+        return isRunning();
       },
       start: () => this.#startGuest(),
       stop: async () => {

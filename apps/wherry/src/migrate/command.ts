@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { addMigrateOptions, type MigrateOptions } from './migrate-options.ts';
+import { addMigrateOptions, type MigrateOptions, parseChannel } from './migrate-options.ts';
 import { runMigration } from './run.ts';
 
 /** `wherry migrate`: a migration between any two hosts, through QMP alone. */
@@ -14,7 +14,11 @@ export function migrateCommand(): Command {
       'QMP socket of the host that runs the guest: unix:PATH or tcp:HOST:PORT',
     )
     .argument('<destination-qmp>', 'QMP socket of the host that waits for it')
-    .argument('<uri>', 'channel between them: tcp:HOST:PORT (port 0: any) or unix:PATH');
+    .argument(
+      '<uri>',
+      'channel between them: tcp:HOST:PORT (port 0: any) or unix:PATH',
+      parseChannel,
+    );
   addMigrateOptions(command);
   command.addHelpText(
     'after',

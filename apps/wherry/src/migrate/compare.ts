@@ -1,4 +1,4 @@
-import type { Peer } from './peer.ts';
+import { ALL_PAGES, type Peer } from './peer.ts';
 
 /** One thing compared at hand-over. */
 export interface ComparedItem {
@@ -20,13 +20,9 @@ export interface Comparison {
  * destination since cannot be compared any more: its vCPUs checked those when they wrote them.
  */
 export async function compareHandover(source: Peer, destination: Peer): Promise<Comparison> {
-  const there = await destination.client.execute('x-wherry-handover', {}, { timeoutMs: 600_000 });
+  const there = await destination.client.execute('x-wherry-handover', {}, ALL_PAGES);
   const masks = there.blocks.map(({ name, dirty }) => ({ name, dirty }));
-  const here = await source.client.execute(
-    'x-wherry-handover',
-    { blocks: masks },
-    { timeoutMs: 600_000 },
-  );
+  const here = await source.client.execute('x-wherry-handover', { blocks: masks }, ALL_PAGES);
   const blocks = here.blocks.map((block): ComparedItem => {
     const other = there.blocks.find(({ name }) => name === block.name);
     return {

@@ -1,4 +1,5 @@
-import { type Command, Option } from 'commander';
+import { parseUri, TransportError } from '@wherry/transport';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { parseNumber } from '../host/guest-options.ts';
 import { parseSize } from '../sizes.ts';
 
@@ -14,6 +15,18 @@ export interface MigrateOptions {
   readonly json?: true;
 }
 
+/** Checks that two hosts can meet at a URI. @throws InvalidArgumentError */
+export function parseChannel(uri: string): string {
+  try {
+    const { kind } = parseUri(uri);
+    if (kind === 'tcp' || kind === 'unix') return uri;
+  } catch (error) {
+    if (error instanceof TransportError) throw new InvalidArgumentError(error.message);
+    throw error;
+  }
+  throw new InvalidArgumentError('Two hosts meet at tcp:HOST:PORT or unix:PATH only.');
+}
+
 /** Adds the options that `wherry migrate` and `wherry demo` share. */
 export function addMigrateOptions(command: Command): Command {
   return command
@@ -23,9 +36,11 @@ export function addMigrateOptions(command: Command): Command {
       ),
     )
     .option('--auto-postcopy', 'switch to postcopy when a round no longer shrinks what remains')
-    .option(
-      '--no-return-path',
-      'precopy without a return path: the source cannot learn whether it arrived',
+    .addOption(
+      new Option(
+        '--no-return-path',
+        'precopy without a return path: the source cannot learn whether it arrived',
+      ).conflicts(['postcopy', 'autoPostcopy']),
     )
     .addOption(
       new Option('--max-bandwidth <size>', 'bytes a second in precopy, 0 for no limit').argParser(

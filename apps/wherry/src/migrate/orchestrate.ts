@@ -1,11 +1,15 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { formatUri, parseUri } from '@wherry/transport';
+import { CliError } from '../cli-error.ts';
 import { type Comparison, compareHandover } from './compare.ts';
 import type { MigrateOptions } from './migrate-options.ts';
 import { type GuestReport, isRefusal, type MigrationReport, type Peer } from './peer.ts';
 
 const POLL_MS = 100;
-/** How long the destination may take to say how it ended once the source has. */
+/** How long the destination may take to end once the source has: completed, or died. */
 const SETTLE_MS = 10_000;
+/** The same once the source has failed and closed the connection. */
+const SETTLE_FAILED_MS = 2000;
 
 /** What both sides said at one moment. */
 export interface Snapshot {
@@ -41,7 +45,7 @@ export interface Outcome {
  * Drives a migration between two hosts through QMP alone.
  *
  * @param signal cancels the migration: the guest goes on at the source
- * @throws QmpCommandError when a host refuses to begin; nothing has been changed then but its settings
+ * @throws CliError when a host refuses to begin; nothing has been changed then but its settings
  */
 export async function orchestrate(
   source: Peer,
@@ -52,25 +56,53 @@ export async function orchestrate(
   signal: AbortSignal,
 ): Promise<Outcome> {
   const startedAt = performance.now();
-  await prepare(source, destination, options);
-  await destination.listen(uri);
+  await begin('source', () => prepareSource(source, options));
+  await begin('destination', () => prepareDestination(destination, uri, options));
   const target = await targetUri(destination, uri);
-  await source.client.execute('migrate', { uri: target });
+  await begin('source', () => source.migrate(target));
   const watch = new Watch(source, destination, options, onProgress, startedAt);
   await watch.untilSourceEnds(signal);
   return watch.conclude();
 }
 
-async function prepare(source: Peer, destination: Peer, options: MigrateOptions): Promise<void> {
-  const postcopy = options.postcopy === true || options.autoPostcopy === true;
+/** What to do about the refusals that people meet most. */
+const REMEDIES: readonly (readonly [RegExp, string])[] = [
+  [/-incoming' was not specified/, 'start it with --incoming defer'],
+  [/already been started/, 'it takes one migration in its life, start another one'],
+];
+
+async function begin(side: 'source' | 'destination', step: () => Promise<void>): Promise<void> {
+  try {
+    await step();
+  } catch (error) {
+    if (!isRefusal(error)) throw error;
+    const { desc } = error;
+    const remedy = REMEDIES.find(([refusal]) => refusal.test(desc))?.[1];
+    throw new CliError(
+      `The ${side} refused: ${desc}${remedy === undefined ? '' : ` (${remedy})`}`,
+      2,
+    );
+  }
+}
+
+async function prepareSource(source: Peer, options: MigrateOptions): Promise<void> {
+  const { status } = await source.runState();
+  if (status === 'inmigrate') {
+    throw new CliError(
+      'The source waits for a migration itself: name the host that runs the guest first',
+      2,
+    );
+  }
+  if (status === 'postmigrate') {
+    throw new CliError('The source has no guest any more: it was migrated away', 2);
+  }
   await source.setCapabilities({
     events: true,
     'return-path': options.returnPath,
-    'postcopy-ram': postcopy,
+    'postcopy-ram': usesPostcopy(options),
   });
-  await destination.setCapabilities({ events: true, 'postcopy-ram': postcopy });
   const { maxBandwidth, maxPostcopyBandwidth, downtimeLimit } = options;
-  await source.client.execute('migrate-set-parameters', {
+  await source.setParameters({
     ...(maxBandwidth === undefined ? {} : { 'max-bandwidth': maxBandwidth }),
     ...(maxPostcopyBandwidth === undefined
       ? {}
@@ -79,13 +111,27 @@ async function prepare(source: Peer, destination: Peer, options: MigrateOptions)
   });
 }
 
+async function prepareDestination(
+  destination: Peer,
+  uri: string,
+  options: MigrateOptions,
+): Promise<void> {
+  await destination.setCapabilities({ events: true, 'postcopy-ram': usesPostcopy(options) });
+  await destination.listen(uri);
+}
+
+function usesPostcopy({ postcopy, autoPostcopy }: MigrateOptions): boolean {
+  return postcopy === true || autoPostcopy === true;
+}
+
 /** With port 0 the destination chose a port: it tells which. */
 async function targetUri(destination: Peer, uri: string): Promise<string> {
-  if (!/^tcp:.*:0$/.test(uri)) return uri;
+  const parsed = parseUri(uri);
+  if (parsed.kind !== 'tcp' || (parsed.port !== 0 && parsed.toPort === undefined)) return uri;
   const { 'socket-address': addresses } = await destination.migration();
   const inet = addresses?.find((address) => address.type === 'inet');
   if (inet === undefined || inet.type !== 'inet') return uri;
-  return `tcp:${inet.host.includes(':') ? `[${inet.host}]` : inet.host}:${inet.port}`;
+  return formatUri({ kind: 'tcp', host: inet.host, port: Number(inet.port) });
 }
 
 class Watch {
@@ -99,6 +145,7 @@ class Watch {
   #destinationGone: string | undefined;
   #sourceGone: string | undefined;
   #postcopyStarted = false;
+  #tooLateToCancel = false;
   #pass = 0;
   #remainingAtPass = Number.POSITIVE_INFINITY;
 
@@ -124,8 +171,8 @@ class Watch {
       if (this.#sourceGone !== undefined || hasEnded(this.#lastSource.status)) return;
       if (signal.aborted && !isCancelling) {
         isCancelling = true;
-        await this.#source.client.execute('migrate_cancel').catch((error: Error) => {
-          if (!isRefusal(error)) throw error; // too late: it completes
+        await this.#source.tell('migrate_cancel').catch((error: Error) => {
+          this.#tooLateToCancel = isRefusal(error); // a lost source shows at the next look
         });
       }
       await this.#startPostcopyWhenDue();
@@ -142,7 +189,10 @@ class Watch {
     else this.#sourceGone = (source.reason as Error).message;
     if (destination.status === 'fulfilled') this.#lastDestination = destination.value;
     else this.#destinationGone = (destination.reason as Error).message;
-    const destinationGuest = await this.#destination.guest().catch(() => undefined);
+    const destinationGuest =
+      this.#destinationGone === undefined
+        ? await this.#destination.guest().catch(() => undefined)
+        : undefined;
     this.#onProgress({
       elapsedMs: performance.now() - this.#startedAt,
       source: this.#lastSource,
@@ -164,13 +214,13 @@ class Watch {
     }
     if (!isDue) return;
     this.#postcopyStarted = true;
-    await this.#source.client.execute('migrate-start-postcopy').catch((error: Error) => {
-      if (!isRefusal(error)) throw error; // it has just ended
-    });
+    await this.#source.tell('migrate-start-postcopy').catch(() => {}); // ended: see the next look
   }
 
   async conclude(): Promise<Outcome> {
-    const settleUntil = performance.now() + SETTLE_MS;
+    const hasFailed = ['failed', 'cancelled'].includes(this.#lastSource.status ?? '');
+    const settleMs = hasFailed && this.#sourceGone === undefined ? SETTLE_FAILED_MS : SETTLE_MS;
+    const settleUntil = performance.now() + settleMs;
     while (!this.#destinationHasEnded() && performance.now() < settleUntil) {
       await sleep(POLL_MS / 4);
       await this.#look();
@@ -198,17 +248,15 @@ class Watch {
   }
 
   #destinationHasEnded(): boolean {
-    if (this.#destinationGone !== undefined) return true;
-    const { status } = this.#lastDestination;
-    return (
-      hasEnded(status) || (status !== 'postcopy-active' && this.#lastSource.status !== 'completed')
-    );
+    return this.#destinationGone !== undefined || hasEnded(this.#lastDestination.status);
   }
 
   /** The source said nothing of the end, yet the destination has the guest. */
   #warning(): string | undefined {
     if (this.#sourceGone !== undefined)
       return `The source is gone (${this.#sourceGone}); the guest runs at the destination`;
+    if (this.#tooLateToCancel)
+      return 'It was too late to cancel; the guest runs at the destination';
     if (this.#lastSource.status === 'completed') return undefined;
     return 'The source did not learn of the end; the guest runs at the destination';
   }
@@ -221,29 +269,35 @@ class Watch {
       `source: ${sourceError ?? this.#lastSource.status ?? 'no error'}`,
       `destination: ${destinationError ?? this.#lastDestination.status ?? 'no error'}`,
     ];
-    if (isPaused) {
-      lines.push(
-        'the guest is at the destination; its pages at the source are still needed: end neither side',
-      );
-    } else if (this.#sourceGone === undefined) {
+    if (isPaused) lines.push(this.#whyPaused());
+    else if (this.#sourceGone === undefined) {
       lines.push(await this.#guestAtSource());
     } else lines.push('the source is gone, and the guest did not arrive');
     return lines.join('\n');
   }
 
+  #whyPaused(): string {
+    if (this.#destinationGone !== undefined) return 'the guest was lost with the destination';
+    if (this.#sourceGone !== undefined) {
+      return 'the guest at the destination waits for pages that were lost with the source';
+    }
+    return 'the guest is at the destination; its pages at the source are still needed: end neither side';
+  }
+
   async #guestAtSource(): Promise<string> {
-    const { running } = await this.#source.client.execute('query-status');
+    const { running } = await this.#source.runState();
     if (running) return 'the guest runs on at the source';
-    // The source keeps the guest paused when it cannot know; a destination that is gone or failed does not run it.
-    if (this.#destinationGone !== undefined || this.#lastDestination.status === 'failed') {
-      const resumed = await this.#source.client.execute('cont').then(
+    // The source keeps the guest paused when it cannot know; a destination that is dead or failed does not run it.
+    const isDead = this.#destinationGone !== undefined && (await this.#destination.isDead());
+    if (isDead || this.#lastDestination.status === 'failed') {
+      const resumed = await this.#source.tell('cont').then(
         () => true,
         () => false,
       );
       if (resumed)
         return 'the guest runs on at the source (it was resumed: the destination does not run it)';
     }
-    return 'the guest is paused at the source';
+    return 'the guest is paused at the source: `cont` there if the destination does not run it';
   }
 
   async #examine(): Promise<Pick<Outcome, 'witness' | 'destinationGuest' | 'comparison'>> {
@@ -254,13 +308,11 @@ class Watch {
     const there = this.#options.compare ? await destination.verify() : await destination.guest();
     const here = isBoth ? await source.guest() : undefined;
     if (there === undefined) return { witness: undefined, destinationGuest: undefined, comparison };
-    const sum = (member: 'writes' | 'checks' | 'violations'): number =>
-      Math.max(Number(there[member]), 0) +
-      (member === 'violations' ? Number(here?.violations ?? 0) : 0);
     return {
       witness: {
-        writes: sum('writes'),
-        checks: sum('checks'),
+        // Counters move with the vCPUs; violations found by a source after hand-over would stay there.
+        writes: Number(there.writes),
+        checks: Number(there.checks),
         violations: Math.max(Number(there.violations), Number(here?.violations ?? 0)),
         firstViolations: [...(here?.['first-violations'] ?? []), ...there['first-violations']],
       },

@@ -3,7 +3,8 @@ import { formatBytes, formatCount } from '../sizes.ts';
 import type { Snapshot } from './orchestrate.ts';
 
 const PLAIN_EVERY_MS = 1000;
-const BAR_WIDTH = 20;
+/** From here on there is room for a wide bar and aligned columns. */
+const WIDE_COLUMNS = 110;
 
 /** Shows how a migration goes: one live line a side on a terminal, plain lines elsewhere. */
 export class Progress {
@@ -19,9 +20,11 @@ export class Progress {
   }
 
   show(snapshot: Snapshot): void {
-    const lines = [this.#sourceLine(snapshot), this.#destinationLine(snapshot)];
+    const width =
+      this.#live === undefined ? WIDE_COLUMNS : Math.max(20, (this.#stream.columns ?? 80) - 1);
+    const isWide = width >= WIDE_COLUMNS;
+    const lines = [sourceLine(snapshot, isWide), this.#destinationLine(snapshot, isWide)];
     if (this.#live !== undefined) {
-      const width = Math.max(20, (this.#stream.columns ?? 80) - 1);
       this.#live(
         lines
           .map((line) => (line.length > width ? `${line.slice(0, width - 1)}…` : line))
@@ -41,24 +44,11 @@ export class Progress {
     this.#live?.done();
   }
 
-  #sourceLine({ source }: Snapshot): string {
-    const { ram, status = 'none' } = source;
-    if (ram === undefined) return `source      ${status}`;
-    const [total, remaining] = [Number(ram.total), Number(ram.remaining)];
-    const share = total === 0 ? 1 : 1 - remaining / total;
-    return [
-      `source      ${status.padEnd(15)}`,
-      `round ${ram['dirty-sync-count']}`,
-      bar(share),
-      `${((ram.mbps * 1e6) / 8 / 2 ** 20).toFixed(0)} MiB/s`,
-      `${formatBytes(remaining)} left`,
-      `${formatCount(Number(ram['dirty-pages-rate']))} dirty pages/s`,
-    ].join('  ');
-  }
-
-  #destinationLine({ destination, destinationGuest, elapsedMs }: Snapshot): string {
-    const { status = 'waiting' } = destination;
-    const parts = [`destination ${status.padEnd(15)}`];
+  #destinationLine(
+    { destination, destinationGuest, elapsedMs }: Snapshot,
+    isWide: boolean,
+  ): string {
+    const parts = [`destination ${pad(destination.status ?? 'waiting', isWide)}`];
     if (destinationGuest !== undefined) {
       const count = Number(destinationGuest.faults.count);
       const seconds = (elapsedMs - this.#faults.atMs) / 1000;
@@ -81,7 +71,31 @@ export class Progress {
   }
 }
 
-function bar(share: number): string {
-  const full = Math.round(share * BAR_WIDTH);
-  return `[${'#'.repeat(full)}${'.'.repeat(BAR_WIDTH - full)}] ${(share * 100).toFixed(0).padStart(3)}%`;
+function sourceLine({ source }: Snapshot, isWide: boolean): string {
+  const { ram, status = 'none' } = source;
+  if (ram === undefined) return `source      ${status}`;
+  const [total, remaining] = [Number(ram.total), Number(ram.remaining)];
+  const parts = [
+    `source      ${pad(status, isWide)}`,
+    bar(total === 0 ? 1 : 1 - remaining / total, isWide),
+    `round ${ram['dirty-sync-count']}`,
+    `${((ram.mbps * 1e6) / 8 / 2 ** 20).toFixed(0)} MiB/s`,
+    `${formatBytes(remaining)} left`,
+  ];
+  // In postcopy the guest dirties no page here any more.
+  if (status !== 'postcopy-active') {
+    parts.push(`${formatCount(Number(ram['dirty-pages-rate']))} dirty pages/s`);
+  }
+  return parts.join('  ');
+}
+
+function pad(status: string, isWide: boolean): string {
+  return isWide ? status.padEnd('postcopy-active'.length) : status;
+}
+
+function bar(share: number, isWide: boolean): string {
+  const width = isWide ? 20 : 6;
+  const full = Math.round(share * width);
+  const percent = isWide ? ` ${(share * 100).toFixed(0).padStart(3)}%` : '';
+  return `[${'#'.repeat(full)}${'.'.repeat(width - full)}]${percent}`;
 }

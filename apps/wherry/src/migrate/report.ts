@@ -3,6 +3,9 @@ import { formatBytes, formatCount, formatMs } from '../sizes.ts';
 import type { ComparedItem } from './compare.ts';
 import type { Outcome } from './orchestrate.ts';
 
+/** A table narrower than this has no room for its second column. */
+const LEAST_TABLE_COLUMNS = 60;
+
 /** Tells a finished migration as one table for people. */
 export function formatOutcome(outcome: Outcome, columns: number | undefined): string {
   const { source, destinationGuest, witness, comparison } = outcome;
@@ -42,6 +45,9 @@ export function formatOutcome(outcome: Outcome, columns: number | undefined): st
   if (comparison !== undefined) {
     for (const block of comparison.blocks) rows.push([`RAM ${block.name}`, verdictOf(block)]);
     for (const device of comparison.devices) rows.push([device.name, verdictOf(device)]);
+  }
+  if ((columns ?? 100) < LEAST_TABLE_COLUMNS) {
+    return rows.map(([label, value]) => (label === '' ? value : `${label}: ${value}`)).join('\n');
   }
   const first = Math.max(...rows.map(([label]) => label.length)) + 2;
   const second = Math.max(20, Math.min(100, columns ?? 100) - first - 3);

@@ -3,7 +3,7 @@ import { CliError } from '../cli-error.ts';
 import { parseQmpAddress } from '../qmp-socket.ts';
 import type { MigrateOptions } from './migrate-options.ts';
 import { orchestrate } from './orchestrate.ts';
-import { isRefusal, Peer } from './peer.ts';
+import { Peer } from './peer.ts';
 import { Progress } from './progress.ts';
 import { exitCodeOf, formatOutcome, outcomeAsJson } from './report.ts';
 
@@ -36,7 +36,6 @@ export async function runMigration(
     }
     process.exitCode = exitCodeOf(outcome);
   } catch (error) {
-    if (isRefusal(error)) throw new CliError(`The host refused: ${error.desc}`, 2);
     if (error instanceof QmpError) throw new CliError(`QMP failed: ${error.message}`, 1);
     throw error;
   } finally {
