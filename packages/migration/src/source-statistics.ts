@@ -104,8 +104,11 @@ export class SourceStatistics {
     this.#enterPhase('postcopy');
   }
 
+  /** Stops the clock; the bandwidth becomes that of the whole transfer. @see migration_calculate_complete in QEMU's migration/migration.c */
   ended(): void {
     this.#endedAt = this.#clock.now();
+    const transferMs = this.#endedAt - this.#startedAt - this.#setupMs;
+    if (transferMs > 0) this.#bytesPerMs = this.#counts().streamBytes / transferMs;
   }
 
   #enterPhase(phase: 'downtime' | 'postcopy'): void {

@@ -89,6 +89,7 @@ async function runHost(options: HostCommandOptions): Promise<void> {
     const onSignal = (): void => quit('host-signal');
     process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
     process.once('disconnect', onSignal); // started by `wherry demo`, which has died
+    process.channel?.unref();
     if (options.incoming !== undefined && options.incoming !== 'defer') {
       await host.migrateIncoming(options.incoming, true).catch((error: Error) => {
         throw new CliError(error.message, 2);

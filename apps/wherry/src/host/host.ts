@@ -47,6 +47,7 @@ export class Host {
   #connecting: AbortController | undefined;
   #unconnected: { readonly status: 'failed' | 'cancelled'; readonly error: Error } | undefined;
   #exitOnError = true;
+  #isClosing = false;
   capabilities: Capabilities = new Set();
   parameters: Parameters = DEFAULT_PARAMETERS;
 
@@ -252,19 +253,24 @@ export class Host {
       const status = await destination.run();
       await listener.close();
       if (status === 'completed' && this.#runState === 'inmigrate') this.#runState = 'paused';
-      if (status === 'failed' && this.#exitOnError) {
-        this.#onIncomingFailed(destination.error ?? new Error('The incoming migration failed'));
+      if (status === 'failed') {
+        this.#incomingFailed(destination.error ?? new Error('The incoming migration failed'));
       }
     } catch (error) {
       await listener.close();
       this.#unconnected = { status: 'failed', error: error as Error };
       this.#setMigrationStatus('failed');
-      if (this.#exitOnError) this.#onIncomingFailed(error as Error);
+      this.#incomingFailed(error as Error);
     }
+  }
+
+  #incomingFailed(error: Error): void {
+    if (this.#exitOnError && !this.#isClosing) this.#onIncomingFailed(error);
   }
 
   /** Ends the host: its migration, its vCPUs, its sockets. */
   async close(): Promise<void> {
+    this.#isClosing = true;
     const reason = new MigrationError('CANCELLED', 'The host ends');
     this.#connecting?.abort(reason);
     if (this.isMigrating) {

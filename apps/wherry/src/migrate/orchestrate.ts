@@ -32,7 +32,7 @@ export interface Outcome {
         readonly writes: number;
         readonly checks: number;
         readonly violations: number;
-        readonly firstViolations: readonly string[];
+        readonly 'first-violations': readonly string[];
       }
     | undefined;
   readonly destinationGuest: GuestReport | undefined;
@@ -314,7 +314,7 @@ class Watch {
         writes: Number(there.writes),
         checks: Number(there.checks),
         violations: Math.max(Number(there.violations), Number(here?.violations ?? 0)),
-        firstViolations: [...(here?.['first-violations'] ?? []), ...there['first-violations']],
+        'first-violations': [...(here?.['first-violations'] ?? []), ...there['first-violations']],
       },
       destinationGuest: there,
       comparison,

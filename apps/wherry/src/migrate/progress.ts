@@ -16,7 +16,8 @@ export class Progress {
 
   constructor(stream: NodeJS.WriteStream) {
     this.#stream = stream;
-    this.#live = stream.isTTY ? createLogUpdate(stream) : undefined;
+    // A terminal that says it has no rows is none to draw on.
+    this.#live = stream.isTTY && stream.rows > 0 ? createLogUpdate(stream) : undefined;
   }
 
   show(snapshot: Snapshot): void {

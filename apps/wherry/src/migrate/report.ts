@@ -40,7 +40,7 @@ export function formatOutcome(outcome: Outcome, columns: number | undefined): st
       'witness',
       `${verdict}; ${formatCount(witness.checks)} checks, ${formatCount(witness.writes)} writes`,
     ]);
-    for (const violation of witness.firstViolations) rows.push(['', violation]);
+    for (const violation of witness['first-violations']) rows.push(['', violation]);
   }
   if (comparison !== undefined) {
     for (const block of comparison.blocks) rows.push([`RAM ${block.name}`, verdictOf(block)]);
