@@ -1,5 +1,5 @@
 import { Bench } from 'tinybench';
-import { judge, type Measurement, summarize } from './measurement.ts';
+import { judge, type Measurement, median, summarize } from './measurement.ts';
 
 /** What is timed: a run over all bytes. */
 export interface Timed {
@@ -32,10 +32,15 @@ export interface SampleCounts {
 
 const GiB = 2 ** 30;
 
-/** Measures a case: figure and limit take turns, so that whatever else the machine does meets both. */
+/**
+ * Measures a case: figure and limit take turns, so that whatever else the machine does meets both, and
+ * the ratio is the median of what each turn gave.
+ */
 export async function measure(each: EngineCase, counts: SampleCounts): Promise<Measurement> {
   const { figure, limit } = await each.set();
-  const samples = { figure: [] as number[], limit: [] as number[] };
+  const rate = (ms: number): number => each.lengthBytes / GiB / (ms / 1000);
+  const rates = { figure: [] as number[], limit: [] as number[] };
+  const ratios: number[] = [];
   for (let round = 0; round < counts.rounds; round++) {
     const bench = new Bench({
       iterations: each.expensive ? 1 : counts.iterations,
@@ -57,20 +62,20 @@ export async function measure(each: EngineCase, counts: SampleCounts): Promise<M
       );
     }
     await bench.run();
-    for (const name of ['figure', 'limit'] as const) {
+    const medianOf = (name: 'figure' | 'limit'): number => {
       const result = bench.getTask(name)?.result;
       if (result === undefined || !('latency' in result)) throw new Error(`${name} did not run`);
-      samples[name].push(...(result.latency.samples ?? []));
-    }
+      const samples = [...(result.latency.samples ?? [])].map(rate);
+      for (const sample of samples) rates[name].push(sample);
+      return median(samples);
+    };
+    ratios.push(medianOf('figure') / medianOf('limit'));
   }
-  const rate = (ms: number): number => each.lengthBytes / GiB / (ms / 1000);
-  const measured = summarize(samples.figure.map(rate), 'GiB/s');
-  const beside = summarize(samples.limit.map(rate), 'GiB/s');
-  const ratio = measured.value / beside.value;
+  const ratio = median(ratios);
   return {
     name: each.name,
-    figure: measured,
-    limit: { ...beside, what: each.limitIs },
+    figure: summarize(rates.figure, 'GiB/s'),
+    limit: { ...summarize(rates.limit, 'GiB/s'), what: each.limitIs },
     ratio,
     mark: each.mark,
     verdict: judge(ratio, each.mark),

@@ -34,11 +34,14 @@ export function judge(ratio: number | undefined, mark: number | undefined): Verd
 
 /** Sums samples up by their median. @throws RangeError without samples */
 export function summarize(samples: readonly number[], unit: Quantity['unit']): Quantity {
-  const sorted = samples.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
+  const sorted = Float64Array.from(samples).sort();
   const [min, max] = [sorted[0], sorted.at(-1)];
-  if (min === undefined || max === undefined) throw new RangeError('a median of no samples');
-  const value =
-    sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
-  return { value, unit, samples: sorted.length, min, max };
+  if (min === undefined || max === undefined) throw new RangeError('a summary of no samples');
+  const value = (sorted[(sorted.length - 1) >> 1]! + sorted[sorted.length >> 1]!) / 2;
+  return { value, unit, samples: samples.length, min, max };
+}
+
+/** Takes the median. @throws RangeError without samples */
+export function median(samples: readonly number[]): number {
+  return summarize(samples, 'ms').value;
 }

@@ -1,5 +1,5 @@
 import { findPeer, isPeer, type Peer } from '../../conformance/peers/peers.ts';
-import { judge, type Measurement, summarize } from './measurement.ts';
+import { judge, type Measurement, median, summarize } from './measurement.ts';
 import { type Host, type MigrationTimes, runMigration } from './migration-run.ts';
 import { startQemu, startRandomQemu, warmMemory } from './qemu-hosts.ts';
 import { type Content, checkHandover, startWherryHost } from './wherry-hosts.ts';
@@ -72,10 +72,7 @@ export async function measureMigration(
 }
 
 function downtime(times: readonly MigrationTimes[]): number {
-  return summarize(
-    times.map(({ downtimeMs }) => downtimeMs),
-    'ms',
-  ).value;
+  return median(times.map(({ downtimeMs }) => downtimeMs));
 }
 
 /** Both ends of a migration, and what tells whether it went right. */

@@ -57,7 +57,7 @@ const progress = (name: string): void => {
 };
 for (const each of engine) {
   progress(each.name);
-  const counts = { rounds: quick ? 2 : 5, iterations: quick ? 2 : 4, timeMs: quick ? 20 : 150 };
+  const counts = { rounds: quick ? 3 : 15, iterations: 2, timeMs: quick ? 20 : 30 };
   measurements.push(await measure(each, counts));
 }
 for (const each of migrations) {

@@ -40,7 +40,7 @@ export function syncDirty(
     total += popcnt<u64>(word);
     newly += popcnt<u64>(word & ~before);
     store<u64>(owed + at, before | word);
-    atomic.or<u64>(written + at, word);
+    if ((word & ~load<u64>(written + at)) != 0) atomic.or<u64>(written + at, word);
   }
   store<u32>(state, <u32>total, TX_DIRTY);
   return <u32>newly;
