@@ -66,7 +66,7 @@ async function moveIntoQemu(
   migrateArgs: readonly string[],
   isHuge = false,
 ): Promise<Moved> {
-  // After postcopy QEMU 5.2 starts also a guest that was paused at the source, unless told by -S.
+  // RUN starts also a guest that was paused at the source, unless QEMU was told by -S.
   const qemu = await startQemu(peer, hostArgs.includes('--paused') ? ['-S'] : [], isHuge);
   const path = (name: string): string => join(qemu.directory, name);
   await using _ = await SimulatedHost.start(path('host.qmp'), hostOptions(hostArgs, isHuge));
