@@ -463,11 +463,23 @@ export class DestinationMigration {
         },
       );
     }
-    this.#answering = this.#answering.then(() => {
-      writeReturnPathMessage(this.#answers, message);
-      return this.#options.transport.write(this.#answers.finish());
-    });
+    this.#answering = this.#answering.then(() => this.#write(message));
     return this.#answering;
+  }
+
+  async #write(message: ReturnPathMessage): Promise<void> {
+    writeReturnPathMessage(this.#answers, message);
+    try {
+      await this.#options.transport.write(this.#answers.finish());
+    } catch (cause) {
+      throw new MigrationError('CONNECTION_LOST', `The connection broke under ${message.name}`, {
+        found: cause instanceof Error ? cause.message : String(cause),
+        offset: this.#input.reader.offset,
+        path: ['return path'],
+        likely: 'The other side died, or the network between the two failed',
+        cause,
+      });
+    }
   }
 
   async #fail(error: Error): Promise<void> {

@@ -324,6 +324,7 @@ function checkOneGuest({ source, destination, running }: Outcome): void {
       throw new Error(`unexpected outcome: ${source.status}, ${destination.status}`);
   }
   if (source.status !== 'completed') expect(source.error?.message).toMatch(/\S/);
+  if (destination.status !== 'completed') expect(destination.error?.message).toMatch(/offset 0x/);
 }
 
 const isUnknown = (source: SourceMigration): boolean =>

@@ -10,6 +10,7 @@ import {
   type MigrationStatus,
   type Parameters,
   SourceMigration,
+  usesReturnPath,
 } from '@wherry/migration';
 import type { RunState } from '@wherry/qmp';
 import { connect, type Listener, listen, parseUri } from '@wherry/transport';
@@ -47,6 +48,7 @@ export class Host {
   #connecting: AbortController | undefined;
   #unconnected: { readonly status: 'failed' | 'cancelled'; readonly error: Error } | undefined;
   #exitOnError = true;
+  #arrivalConfirmed = false;
   #isClosing = false;
   capabilities: Capabilities = new Set();
   parameters: Parameters = DEFAULT_PARAMETERS;
@@ -104,15 +106,16 @@ export class Host {
       case 'finish-migrate':
         throw new MigrationError('STATE', 'The guest cannot run here while it is handed over');
       case 'postmigrate':
+        // Without a return path nobody told this host that the guest has arrived.
+        if (!this.#arrivalConfirmed) break;
         throw new MigrationError(
           'STATE',
           'The guest has been migrated: it runs at the destination',
         );
       case 'running':
         return;
-      default:
-        this.#startGuest();
     }
+    this.#startGuest();
   }
 
   get migrationInfo(): MigrationInfo | { 'socket-address'?: unknown } {
@@ -177,11 +180,12 @@ export class Host {
   }
 
   async #runSource(transport: Awaited<ReturnType<typeof connect>>): Promise<void> {
+    const { capabilities } = this;
     const source = new SourceMigration({
       guest: this.#guestPort(),
       transport,
       clock: wallClock,
-      capabilities: this.capabilities,
+      capabilities,
       parameters: () => this.parameters,
       onStatus: (status) => {
         if (status !== 'setup') this.#setMigrationStatus(status); // it was told before connecting
@@ -192,6 +196,7 @@ export class Host {
     });
     this.#source = source;
     const status = await source.run();
+    this.#arrivalConfirmed = usesReturnPath(capabilities);
     if (status === 'completed') this.#runState = 'postmigrate';
     // Whoever knows that the destination does not run the guest may `cont` here.
     else if (this.#runState === 'finish-migrate' && status === 'failed') this.#runState = 'paused';

@@ -281,6 +281,9 @@ class Watch {
     if (this.#sourceGone !== undefined) {
       return 'the guest at the destination waits for pages that were lost with the source';
     }
+    if (this.#lastDestination.status === 'failed') {
+      return 'the guest is paused at the source: the destination did not start it';
+    }
     return 'the guest is at the destination; its pages at the source are still needed: end neither side';
   }
 
@@ -288,14 +291,18 @@ class Watch {
     const { running } = await this.#source.runState();
     if (running) return 'the guest runs on at the source';
     // The source keeps the guest paused when it cannot know; a destination that is dead or failed does not run it.
+    const { status } = this.#lastDestination;
     const isDead = this.#destinationGone !== undefined && (await this.#destination.isDead());
-    if (isDead || this.#lastDestination.status === 'failed') {
+    if (status === 'failed' || (isDead && status !== 'completed')) {
       const resumed = await this.#source.tell('cont').then(
         () => true,
         () => false,
       );
       if (resumed)
         return 'the guest runs on at the source (it was resumed: the destination does not run it)';
+    }
+    if (isDead && this.#lastSource.status === 'completed') {
+      return 'the guest had moved to the destination and was lost with it';
     }
     return 'the guest is paused at the source: `cont` there if the destination does not run it';
   }
