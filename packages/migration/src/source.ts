@@ -1,4 +1,4 @@
-import { BytesError, ByteWriter } from '@wherry/bytes';
+import { BytesError, ByteWriter, WherryError } from '@wherry/bytes';
 import { RamSender, TARGET_PAGE_BYTES } from '@wherry/page-engine';
 import { readReturnPathMessage } from '@wherry/stream';
 import { type Capabilities, usesReturnPath } from './capabilities.ts';
@@ -115,6 +115,7 @@ export class SourceMigration {
       );
     }
     this.#postcopyRequested = true;
+    this.#rate.interrupt();
   }
 
   /**
@@ -300,17 +301,15 @@ export class SourceMigration {
       this.#checkAborted();
       const rate =
         kind === 'end' ? 0 : parameters()[inPostcopy ? 'max-postcopy-bandwidth' : 'max-bandwidth'];
-      const most = inPostcopy ? POSTCOPY_CHUNK_BYTES : this.#rate.burst(rate);
-      const chunk = this.#sender.next(most);
+      const largest = inPostcopy ? POSTCOPY_CHUNK_BYTES : PART_BYTES;
+      const chunk = this.#sender.next(Math.min(largest, this.#rate.burst(rate)));
       if (chunk === undefined) break;
       const { length } = chunk.bytes;
       await this.#output.sendChunk(chunk);
       this.#statistics.measure();
       await clock.yield(); // writes that succeed at once would keep requests and QMP waiting
-      if (!chunk.requested) {
-        const isUrgent = (): boolean => isOver() || this.#sender.hasRequests;
-        await this.#rate.take(length, rate, isUrgent, this.#abort.signal);
-      }
+      const isUrgent = chunk.requested || isOver() || this.#sender.hasRequests;
+      if (!isUrgent) await this.#rate.take(length, rate, this.#abort.signal);
     } while ((this.#output.bytes < until || this.#sender.insideHostPage) && !isOver());
     this.#frames.ramEnd();
     await this.#output.flush();
@@ -344,12 +343,15 @@ export class SourceMigration {
       if (this.#shut !== 0) this.#stopWith(this.#destinationFailed());
     } catch (error) {
       const atEnd = error instanceof BytesError && error.code === 'UNEXPECTED_END';
-      this.#stopWith(atEnd ? this.#destinationClosed(error) : (error as Error));
+      const isBroken = error instanceof MigrationError && error.code === 'CONNECTION_LOST';
+      this.#stopWith(atEnd || isBroken ? this.#destinationClosed(error) : (error as Error));
     }
   }
 
-  #destinationClosed(cause: Error): MigrationError {
+  #destinationClosed(cause: BytesError | MigrationError): MigrationError {
+    const broken = cause.cause instanceof WherryError ? cause.cause.what : cause.found;
     return new MigrationError('CONNECTION_LOST', 'The destination closed the connection', {
+      ...(cause instanceof MigrationError && broken !== undefined ? { found: broken } : {}),
       path: ['return path'],
       likely:
         'It refused the stream or died: its own error message (query-migrate there, or its log) says why',
@@ -372,6 +374,7 @@ export class SourceMigration {
     this.#requestBlock = block.name;
     this.#statistics.requests += 1;
     this.#sender.request(block, start, length);
+    this.#rate.interrupt();
   }
 
   #succeed(): void {

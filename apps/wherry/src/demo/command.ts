@@ -33,7 +33,8 @@ export function demoCommand(): Command {
   command.addHelpText(
     'after',
     `
-Without --max-bandwidth precopy runs at 256 MiB/s, so that there is something to see.
+Without --max-bandwidth precopy runs at 256 MiB/s, so that there is something
+to see.
 
 Example:
   $ wherry demo --auto-postcopy --vcpu hotset,rate=200000

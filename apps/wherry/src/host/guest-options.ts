@@ -30,7 +30,7 @@ export function addGuestOptions(command: Command): Command {
     .addOption(
       new Option(
         '--vcpu <workload>',
-        `a vCPU, repeatable: ${WORKLOADS.join('|')}[,rate=N][,hot-pages=X][,hot-writes=X]; N in pages/s, 0 for no limit, X a share from 0 to 1`,
+        `a vCPU, repeatable: ${WORKLOADS.join('|')}, then [,rate=N] [,hot-pages=X] [,hot-writes=X]; N in pages/s, 0 for no limit, X a share from 0 to 1`,
       )
         .argParser(collect(parseVcpu))
         .default(DEFAULT_VCPU.map(parseVcpu), DEFAULT_VCPU.join(' ')),

@@ -23,10 +23,11 @@ export function migrateCommand(): Command {
   command.addHelpText(
     'after',
     `
-Exit codes: 0 completed and whole, 1 failed or a page was lost, 2 wrong usage, 130 cancelled.
+Exit codes: 0 completed and whole, 1 failed or a page was lost, 2 wrong usage,
+130 cancelled.
 
 Example:
-  $ wherry migrate unix:/tmp/a.qmp unix:/tmp/b.qmp tcp:127.0.0.1:0 --auto-postcopy`,
+  $ wherry migrate /tmp/a.qmp /tmp/b.qmp tcp:127.0.0.1:0 --auto-postcopy`,
   );
   return command.action(
     (source: string, destination: string, uri: string, options: MigrateOptions) =>
