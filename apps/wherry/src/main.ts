@@ -20,7 +20,16 @@ const SUMMARIES: Readonly<Record<keyof typeof COMMANDS, string>> = {
   receive: 'take a guest out of a real QEMU and keep its stream in a file',
 };
 
+const LEAST_NODE = [22, 15] as const;
+
 async function main(args: readonly string[]): Promise<void> {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  if (major < LEAST_NODE[0] || (major === LEAST_NODE[0] && minor < LEAST_NODE[1])) {
+    throw new CliError(
+      `Node ${LEAST_NODE.join('.')} or newer is needed, this is ${process.versions.node}: in a clone, npx runs the one that npm ci installed`,
+      2,
+    );
+  }
   const { version } = JSON.parse(
     await readFile(new URL('../package.json', import.meta.url), 'utf8'),
   ) as { version: string };

@@ -95,36 +95,43 @@ export class OutputChannel {
   }
 }
 
-/** How long a sender sleeps at most before it looks around. @see BUFFER_DELAY in QEMU's migration/migration.c */
+/** How much may go out at once, in time at the rate. @see BUFFER_DELAY in QEMU's migration/migration.c */
 const WINDOW_MS = 100;
 
 /** Holds a sender back to a rate. */
 export class RateLimit {
   readonly #clock: Clock;
   #freeAt = 0;
+  #nap: AbortController | undefined;
 
   constructor(clock: Clock) {
     this.#clock = clock;
   }
 
-  /** Bytes that may go out at once at `bytesPerSecond`; undefined without a limit (0). */
-  burst(bytesPerSecond: number): number | undefined {
-    return bytesPerSecond === 0 ? undefined : Math.ceil((bytesPerSecond * WINDOW_MS) / 1000);
+  /** Bytes that may go out at once at `bytesPerSecond`; unlimited at 0. */
+  burst(bytesPerSecond: number): number {
+    return bytesPerSecond === 0
+      ? Number.POSITIVE_INFINITY
+      : Math.ceil((bytesPerSecond * WINDOW_MS) / 1000);
   }
 
-  /** Accounts for `bytes` that were sent and sleeps while they are ahead of the rate, unless `isUrgent`. */
-  async take(
-    bytes: number,
-    bytesPerSecond: number,
-    isUrgent: () => boolean,
-    signal: AbortSignal,
-  ): Promise<void> {
+  /** Accounts for `bytes` that were sent and sleeps while they are ahead of `bytesPerSecond` (0 is unlimited). */
+  async take(bytes: number, bytesPerSecond: number, signal: AbortSignal): Promise<void> {
     if (bytesPerSecond === 0) return;
-    this.#freeAt = Math.max(this.#freeAt, this.#clock.now()) + (bytes / bytesPerSecond) * 1000;
-    // Timers are no finer than about a millisecond: sleep once it pays.
-    for (let aheadMs = 2; aheadMs >= 2 && !isUrgent(); ) {
-      aheadMs = this.#freeAt - this.#clock.now();
-      if (aheadMs >= 2) await this.#clock.sleep(Math.min(aheadMs, WINDOW_MS), signal);
+    const now = this.#clock.now();
+    this.#freeAt = Math.max(this.#freeAt, now) + (bytes / bytesPerSecond) * 1000;
+    if (this.#freeAt - now < 2) return; // timers are no finer than about a millisecond
+    const nap = new AbortController();
+    this.#nap = nap;
+    try {
+      await this.#clock.sleep(this.#freeAt - now, AbortSignal.any([signal, nap.signal]));
+    } catch (error) {
+      if (!nap.signal.aborted) throw error;
     }
+  }
+
+  /** Ends a sleep that is under way: something has become urgent. What was sent still counts. */
+  interrupt(): void {
+    this.#nap?.abort();
   }
 }

@@ -1,5 +1,5 @@
 import { ByteReader, ByteWriter, collect, type Parser, runParser } from '@wherry/bytes';
-import { RamReceiver, TARGET_PAGE_BYTES } from '@wherry/page-engine';
+import { RamReceiver } from '@wherry/page-engine';
 import {
   type Command,
   RAM_SECTION,
@@ -21,6 +21,7 @@ import { GlobalState } from './global-state.ts';
 import type { GuestPort } from './guest-port.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
+import { checkPostcopyAdvice, type PostcopyAdvice } from './postcopy-advice.ts';
 import { RamLoad } from './ram-load.ts';
 import { type DeviceState, encodeDevice } from './source-frames.ts';
 import type { Transport } from './transport.ts';
@@ -115,7 +116,10 @@ export class DestinationMigration {
       else await this.#finishPrecopy();
       // The guest is whole: it starts even when the source can no longer be told.
       await this.#answer({ name: 'shut', status: 0 }).catch(() => {});
-      if (this.#postcopy !== 'running') this.#startGuest();
+      if (this.#postcopy !== 'running') {
+        this.#keepDeviceStates(); // behind SHUT: the source need not wait for it
+        this.#startGuest();
+      }
       this.#setStatus('completed');
     } catch (error) {
       this.#faultService.abort();
@@ -272,42 +276,11 @@ export class DestinationMigration {
     }
   }
 
-  #advise(
-    ram: { pageSizesSummary: bigint; targetPageBytes: bigint } | undefined,
-    offset: number,
-  ): void {
-    const command = { name: 'postcopy-advise' } as const;
-    this.#enter('advise', ['none'], command, offset);
-    const enabled = this.#options.capabilities.has('postcopy-ram');
-    if (ram === undefined) {
-      if (enabled)
-        throw this.#unexpected(command, 'RAM postcopy is enabled but have 0 byte advise', offset);
-      return;
-    }
-    if (!enabled)
-      throw this.#unexpected(command, 'RAM postcopy is disabled but have 16 byte advise', offset);
-    const summary = this.#options.guest.ram.blocks.reduce(
-      (s, b) => s | BigInt(b.hostPageBytes),
-      0n,
-    );
-    const hex = (value: bigint): string => value.toString(16);
-    const fail = (message: string): MigrationError =>
-      new MigrationError('PAGE_SIZE_MISMATCH', message, {
-        offset,
-        path: ['command postcopy-advise'],
-        likely: 'Back the guest’s memory with the same page sizes on both sides',
-      });
-    if (ram.pageSizesSummary !== summary) {
-      throw fail(
-        `Postcopy needs matching RAM page sizes (s=${hex(ram.pageSizesSummary)} d=${hex(summary)})`,
-      );
-    }
-    if (ram.targetPageBytes !== BigInt(TARGET_PAGE_BYTES)) {
-      throw fail(
-        `Postcopy needs matching target page sizes (s=${ram.targetPageBytes} d=${TARGET_PAGE_BYTES})`,
-      );
-    }
-    this.#advised = true;
+  #advise(advice: PostcopyAdvice | undefined, offset: number): void {
+    this.#enter('advise', ['none'], { name: 'postcopy-advise' }, offset);
+    const { guest, capabilities } = this.#options;
+    checkPostcopyAdvice(advice, guest.ram, capabilities.has('postcopy-ram'), offset);
+    this.#advised = advice !== undefined;
   }
 
   /** Collects a package whole, then runs what is in it; the stream goes on behind it. */
@@ -422,13 +395,17 @@ export class DestinationMigration {
     // Without a return path the source may close right behind EOF; with one it waits for SHUT.
     const length = await this.#input.parse(readVmdescLength(reader));
     if (length !== undefined) await this.#input.parse(skip(reader, length));
-    this.#keepDeviceStates();
   }
 
+  /** Encodes the devices anew, for a comparison; nothing that goes wrong with it may keep the guest from running. */
   #keepDeviceStates(): void {
-    this.deviceStates = this.#allDevices()
-      .filter((device) => device.isNeeded())
-      .map(encodeDevice);
+    try {
+      this.deviceStates = this.#allDevices()
+        .filter((device) => device.isNeeded())
+        .map(encodeDevice);
+    } catch {
+      this.deviceStates = []; // no state equals what was sent: the comparison says that it differs
+    }
   }
 
   #expectAllPages(): void {

@@ -1,5 +1,5 @@
 import { BytesError, ByteWriter, WherryError } from '@wherry/bytes';
-import { RamSender, TARGET_PAGE_BYTES } from '@wherry/page-engine';
+import { RamSender } from '@wherry/page-engine';
 import { readReturnPathMessage } from '@wherry/stream';
 import { type Capabilities, usesReturnPath } from './capabilities.ts';
 import { InputChannel, OutputChannel, RateLimit } from './channels.ts';
@@ -9,6 +9,7 @@ import type { GuestPort } from './guest-port.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
 import type { Parameters } from './parameters.ts';
+import { postcopyAdvice } from './postcopy-advice.ts';
 import { type DeviceState, SourceFrames } from './source-frames.ts';
 import { SourceStatistics } from './source-statistics.ts';
 import type { Transport } from './transport.ts';
@@ -165,7 +166,6 @@ export class SourceMigration {
 
   async #setUp(): Promise<void> {
     const { guest, capabilities } = this.#options;
-    const { blocks } = guest.ram;
     const postcopy = capabilities.has('postcopy-ram');
     this.#guestWasRunning = guest.running;
     this.#sender.oweAll();
@@ -175,9 +175,7 @@ export class SourceMigration {
       this.#frames.command({ name: 'ping', value: 1 });
     }
     if (postcopy) {
-      const summary = blocks.reduce((sum, { hostPageBytes }) => sum | BigInt(hostPageBytes), 0n);
-      const ram = { pageSizesSummary: summary, targetPageBytes: BigInt(TARGET_PAGE_BYTES) };
-      this.#frames.command({ name: 'postcopy-advise', ram });
+      this.#frames.command({ name: 'postcopy-advise', ram: postcopyAdvice(guest.ram) });
     }
     this.#frames.ramStart(guest.ram, postcopy);
     this.#pass(0);

@@ -1,28 +1,20 @@
 import { type ByteReader, ByteWriter, counted, need, type Parser } from '@wherry/bytes';
-import type { ArrayOf, FixedKind, Kind, LoadContext, VariableKind } from './kind.ts';
+import {
+  type Field,
+  FieldContext,
+  isArray,
+  isPresent,
+  loadField,
+  loadFixedField,
+  putFixedField,
+  type State,
+  saveField,
+} from './field.ts';
+import type { FixedKind, Kind, LoadContext, VariableKind } from './kind.ts';
 import type { VmdescField, VmdescState } from './vmdesc.ts';
 import { VmstateError } from './vmstate-error.ts';
 
 const SUBSECTION = 0x05;
-const MAX_ELEMENTS = 1 << 24;
-
-type State = Record<string, unknown>;
-
-/** One field of a description. `S` is the state that `present` looks at. */
-export interface Field<Name extends string = string, T = unknown> {
-  readonly name: Name;
-  readonly kind: Kind<T> | ArrayOf<unknown>;
-  /** First version of the description that holds the field; ignored where `present` is given, as in QEMU. */
-  readonly since: number;
-  /** Decides whether the field is there, from the state so far and the version of the stream. */
-  readonly present: ((state: never, version: number) => boolean) | undefined;
-}
-
-/** Options of a {@link field}. */
-export interface FieldOptions<S> {
-  readonly since?: number;
-  readonly present?: (state: S, version: number) => boolean;
-}
 
 /** The state that a list of fields describes. */
 type FieldsState<F extends readonly Field[]> = {
@@ -31,26 +23,6 @@ type FieldsState<F extends readonly Field[]> = {
 
 /** The state type that a description describes, its subsections' fields included. */
 export type StateOf<D> = D extends Description<infer S> ? S : never;
-
-/** Declares a field: its name in the state and in the vmdesc, and how its value is encoded. */
-export function field<const Name extends string, T>(
-  name: Name,
-  kind: Kind<T>,
-  options?: FieldOptions<never>,
-): Field<Name, T>;
-/** Declares a field that holds an array. */
-export function field<const Name extends string, T>(
-  name: Name,
-  kind: ArrayOf<T>,
-  options?: FieldOptions<never>,
-): Field<Name, T[]>;
-export function field(
-  name: string,
-  kind: Kind<unknown> | ArrayOf<unknown>,
-  options: FieldOptions<never> = {},
-): Field {
-  return { name, kind, since: options.since ?? 0, present: options.present };
-}
 
 /** What {@link describe} takes. */
 export interface DescriptionSpec<F extends readonly Field[], Sub extends readonly Description[]> {
@@ -148,6 +120,16 @@ export class Description<S = unknown> {
     };
   }
 
+  /** Writes a state of fixed size as `save` does, without an entry for the vmdesc. */
+  putFixed(writer: ByteWriter, state: S): void {
+    let source = state as State;
+    if (this.#spec.preSave !== undefined) {
+      source = { ...source };
+      this.#spec.preSave(source as never);
+    }
+    for (const f of this.fields) putFixedField(writer, f, source);
+  }
+
   /** Encodes the state into bytes of its own. */
   encode(state: S): Uint8Array<ArrayBuffer> {
     const writer = new ByteWriter();
@@ -171,20 +153,26 @@ export class Description<S = unknown> {
     this.#checkVersion(version, reader.offset, path);
     const state: State = { ...(base as State) };
     this.#runHook('pre_load', path, () => this.#spec.preLoad?.(state as never));
+    const context = new FieldContext({ path }, state);
     for (const f of this.fields) {
-      if (isPresent(f, state, version)) yield* loadField(reader, f, state, path);
+      if (isPresent(f, state, version)) yield* loadField(reader, f, context);
     }
     yield* this.#loadSubsections(reader, state, path);
     this.#runHook('post_load', path, () => this.#spec.postLoad?.(state as never, version));
     return state as S;
   }
 
-  /** Reads a state of fixed size whose bytes are at hand. */
-  loadFixed(reader: ByteReader, base: S | undefined, path: readonly string[]): S {
+  /** Reads a state of fixed size whose bytes are at hand; `parent` is the field that holds it. */
+  loadFixed(reader: ByteReader, base: S | undefined, parent: LoadContext): S {
+    const { preLoad, postLoad } = this.#spec;
     const state: State = { ...(base as State | undefined) };
-    this.#runHook('pre_load', path, () => this.#spec.preLoad?.(state as never));
-    for (const f of this.fields) loadFixedField(reader, f, state, path);
-    this.#runHook('post_load', path, () => this.#spec.postLoad?.(state as never, this.version));
+    if (preLoad !== undefined)
+      this.#runHook('pre_load', parent.path, () => preLoad(state as never));
+    const context = new FieldContext(parent, state);
+    for (const f of this.fields) loadFixedField(reader, f, context);
+    if (postLoad !== undefined) {
+      this.#runHook('post_load', parent.path, () => postLoad(state as never, this.version));
+    }
     return state as S;
   }
 
@@ -270,7 +258,8 @@ export function struct<S>(description: Description<S>): Kind<S> {
       type: 'struct',
       fixedBytes: description.fixedBytes,
       save,
-      load: (reader, current, context) => description.loadFixed(reader, current, context.path),
+      put: (writer, value) => description.putFixed(writer, value),
+      load: (reader, current, context) => description.loadFixed(reader, current, context),
     } satisfies FixedKind<S>;
   }
   return {
@@ -280,14 +269,6 @@ export function struct<S>(description: Description<S>): Kind<S> {
     load: (reader, current, context) =>
       description.load(reader, (current ?? {}) as S, description.version, context.path),
   } satisfies VariableKind<S>;
-}
-
-function isArray(kind: Field['kind']): kind is ArrayOf<unknown> {
-  return 'element' in kind;
-}
-
-function isPresent(f: Field, state: State, version: number): boolean {
-  return f.present === undefined ? f.since <= version : f.present(state as never, version);
 }
 
 function fixedBytesOf(
@@ -316,130 +297,6 @@ function vmdescNames(fields: readonly Field[]): string[] {
     seen.set(name, ordinal + 1);
     return `${name}[${ordinal}]`;
   });
-}
-
-function countOf(
-  kind: ArrayOf<unknown>,
-  owner: Readonly<State>,
-  offset: number,
-  path: readonly string[],
-): number {
-  const count = typeof kind.count === 'number' ? kind.count : Number(owner[kind.count]);
-  if (!(Number.isInteger(count) && count >= 0 && count <= MAX_ELEMENTS)) {
-    throw new VmstateError(
-      'COUNT_INVALID',
-      `The array length in field ${kind.count} is not usable`,
-      {
-        expected: `0 to ${MAX_ELEMENTS}`,
-        found: `${count}`,
-        offset,
-        path,
-        likely: 'The stream is corrupt, or an earlier field has another size on the other side',
-      },
-    );
-  }
-  return count;
-}
-
-function saveField(
-  writer: ByteWriter,
-  f: Field,
-  name: string,
-  state: State,
-  vmdesc: VmdescField[],
-): void {
-  const { kind } = f;
-  const before = writer.length;
-  if (!isArray(kind)) {
-    const detail = kind.save(writer, state[f.name], state);
-    vmdesc.push({ name, type: kind.type, ...detail, size: writer.length - before });
-    return;
-  }
-  const { element } = kind;
-  const values = state[f.name] as readonly unknown[];
-  const count = countOf(kind, state, before, [f.name]);
-  if (values.length < count) {
-    throw new VmstateError('COUNT_INVALID', `Field ${f.name} has too few elements`, {
-      expected: `${count}`,
-      found: `${values.length}`,
-    });
-  }
-  for (let i = 0; i < count; i++) {
-    const start = writer.length;
-    const detail = element.save(writer, values[i], state);
-    const size = writer.length - start;
-    // Uniform elements are described once; see vmsd_can_compress in QEMU's migration/vmstate.c.
-    if (element.fixedBytes === undefined) {
-      vmdesc.push({
-        name,
-        ...(count > 1 ? { index: i } : {}),
-        type: element.type,
-        ...detail,
-        size,
-      });
-    } else if (i === 0) {
-      vmdesc.push({
-        name,
-        ...(count > 1 ? { array_len: count } : {}),
-        type: element.type,
-        ...detail,
-        size,
-      });
-    }
-  }
-}
-
-function* loadField(
-  reader: ByteReader,
-  f: Field,
-  state: State,
-  path: readonly string[],
-): Parser<void> {
-  const { kind } = f;
-  const context: LoadContext = { path: [...path, f.name], owner: state };
-  if (!isArray(kind)) {
-    if (kind.fixedBytes === undefined) {
-      state[f.name] = yield* kind.load(reader, state[f.name], context);
-    } else {
-      yield* need(reader, kind.fixedBytes);
-      setValue(state, f.name, kind.load(reader, state[f.name], context));
-    }
-    return;
-  }
-  const { element } = kind;
-  const count = countOf(kind, state, reader.offset, context.path);
-  const current = state[f.name] as readonly unknown[] | undefined;
-  const values: unknown[] = [];
-  for (let i = 0; i < count; i++) {
-    if (element.fixedBytes === undefined) {
-      const path = [...context.path, `${i}`];
-      values.push(yield* element.load(reader, current?.[i], { path, owner: state }));
-    } else {
-      yield* need(reader, element.fixedBytes);
-      values.push(element.load(reader, current?.[i], context));
-    }
-  }
-  state[f.name] = values;
-}
-
-function loadFixedField(reader: ByteReader, f: Field, state: State, path: readonly string[]): void {
-  const { kind } = f;
-  const context: LoadContext = { path: [...path, f.name], owner: state };
-  if (!isArray(kind)) {
-    setValue(state, f.name, (kind as FixedKind<unknown>).load(reader, state[f.name], context));
-    return;
-  }
-  const element = kind.element as FixedKind<unknown>;
-  const current = state[f.name] as readonly unknown[] | undefined;
-  const values: unknown[] = [];
-  for (let i = 0; i < (kind.count as number); i++) {
-    values.push(element.load(reader, current?.[i], context));
-  }
-  state[f.name] = values;
-}
-
-function setValue(state: State, name: string, value: unknown): void {
-  if (value !== undefined) state[name] = value; // unused bytes hold nothing
 }
 
 /** Looks at the name of the subsection that begins here, if one does; consumes nothing. */

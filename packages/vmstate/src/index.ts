@@ -3,13 +3,11 @@ export {
   Description,
   type DescriptionSpec,
   describe,
-  type Field,
-  type FieldOptions,
-  field,
   type StateOf,
   struct,
 } from './description.ts';
 export { type Device, type VmstateDeviceOptions, vmstateDevice } from './device.ts';
+export { type Field, type FieldOptions, field } from './field.ts';
 export {
   type ArrayOf,
   array,

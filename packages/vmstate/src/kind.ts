@@ -25,6 +25,8 @@ interface KindBase<T> {
 /** A kind whose every value takes the same number of bytes, so that runs of them load without waiting. */
 export interface FixedKind<T> extends KindBase<T> {
   readonly fixedBytes: number;
+  /** Writes as `save` does and tells nothing, for elements that the vmdesc describes once. */
+  put?(writer: ByteWriter, value: T, owner: Readonly<Record<string, unknown>>): void;
   /** Reads a value; its bytes are at hand. `current` is the value before the load. */
   load(reader: ByteReader, current: T | undefined, context: LoadContext): T;
 }

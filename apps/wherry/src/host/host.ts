@@ -15,6 +15,7 @@ import {
 import type { RunState } from '@wherry/qmp';
 import { connect, type Listener, listen, parseUri } from '@wherry/transport';
 import { wallClock } from '../wall-clock.ts';
+import { rehearseDevices } from './rehearse-devices.ts';
 
 /** What a host tells the outside, by QMP's event names. */
 export type HostEvent =
@@ -78,6 +79,7 @@ export class Host {
         };
       },
     });
+    rehearseDevices(machine.devices);
     const host = new Host(machine, options);
     if (host.#incoming === 'none' && host.#autostart) host.#startGuest();
     return host;
