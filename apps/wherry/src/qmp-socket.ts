@@ -33,7 +33,7 @@ export function formatQmpAddress(address: QmpAddress): string {
 }
 
 /** Wraps a connected socket as a QMP channel. */
-export function socketChannel(socket: Socket): QmpChannel {
+function socketChannel(socket: Socket): QmpChannel {
   let lastError: Error | undefined;
   socket.on('error', (error) => {
     lastError = error;

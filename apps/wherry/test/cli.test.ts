@@ -217,18 +217,16 @@ describe('wherry host', () => {
 });
 
 /** util-linux's script gives a command a terminal. */
-const hasScript = existsSync('/usr/bin/script');
+const SCRIPT = '/usr/bin/script';
 
-describe.runIf(hasScript)('on a terminal', () => {
+describe.runIf(existsSync(SCRIPT))('on a terminal', () => {
   const main = fileURLToPath(new URL('../dist/main.js', import.meta.url));
   /** What a demo draws on a terminal of so many columns. */
   async function draw(columns: number): Promise<string> {
     const command = [process.execPath, main, 'demo', ...CALM, '--max-bandwidth', '16M'].join(' ');
-    const child = spawn(
-      'script',
-      ['-qec', `stty rows 24 cols ${columns}; ${command}`, '/dev/null'],
-      { stdio: ['ignore', 'pipe', 'ignore'] },
-    );
+    const child = spawn(SCRIPT, ['-qec', `stty rows 24 cols ${columns}; ${command}`, '/dev/null'], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
     let text = '';
     child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
       text += chunk;

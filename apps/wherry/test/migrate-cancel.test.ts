@@ -42,7 +42,7 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
     const again = await lab.run([
       ...['migrate', source.qmp, next.qmp, 'tcp:127.0.0.1:0', '--max-bandwidth', '0'],
     ]);
-    expect(again).toMatchObject({ code: 0, stderr: "" });
+    expect(again).toMatchObject({ code: 0, stderr: '' });
     await expectGuestRuns(next);
   },
 );

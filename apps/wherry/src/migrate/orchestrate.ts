@@ -41,6 +41,8 @@ export interface Outcome {
   readonly problem: string | undefined;
 }
 
+type Examined = Pick<Outcome, 'witness' | 'destinationGuest' | 'comparison'>;
+
 /**
  * Drives a migration between two hosts through QMP alone.
  *
@@ -230,7 +232,10 @@ class Watch {
     const sourceStatus = this.#lastSource.status;
     const arrived = this.#lastDestination.status === 'completed';
     if (arrived && this.#destinationGone === undefined && sourceStatus !== 'cancelled') {
-      return { status: 'completed', ...base, ...(await this.#examine()), problem: this.#warning() };
+      const examined = await this.#examineWhatIsThere();
+      if (examined !== undefined) {
+        return { status: 'completed', ...base, ...examined, problem: this.#warning() };
+      }
     }
     const guest = { witness: undefined, destinationGuest: undefined, comparison: undefined };
     if (sourceStatus === 'cancelled') {
@@ -288,8 +293,9 @@ class Watch {
   }
 
   async #guestAtSource(): Promise<string> {
-    const { running } = await this.#source.runState();
-    if (running) return 'the guest runs on at the source';
+    const state = await this.#source.runState().catch(() => undefined);
+    if (state === undefined) return 'the source is gone, and the guest did not arrive';
+    if (state.running) return 'the guest runs on at the source';
     // The source keeps the guest paused when it cannot know; a destination that is dead or failed does not run it.
     const { status } = this.#lastDestination;
     const isDead = this.#destinationGone !== undefined && (await this.#destination.isDead());
@@ -307,7 +313,19 @@ class Watch {
     return 'the guest is paused at the source: `cont` there if the destination does not run it';
   }
 
-  async #examine(): Promise<Pick<Outcome, 'witness' | 'destinationGuest' | 'comparison'>> {
+  /** Examines both sides, or the destination alone if the source dies; undefined if the destination does. */
+  async #examineWhatIsThere(): Promise<Examined | undefined> {
+    try {
+      return await this.#examine();
+    } catch (error) {
+      await this.#look();
+      if (this.#destinationGone !== undefined) return undefined;
+      if (this.#sourceGone === undefined) throw error;
+      return this.#examine();
+    }
+  }
+
+  async #examine(): Promise<Examined> {
     const [source, destination] = [this.#source, this.#destination];
     const isBoth = source.isSimulated && destination.isSimulated && this.#sourceGone === undefined;
     const comparison =

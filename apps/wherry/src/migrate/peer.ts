@@ -3,13 +3,13 @@ import {
   type QapiReturn,
   QmpClient,
   QmpCommandError,
+  QmpError,
   type StatusInfo,
 } from '@wherry/qmp';
 import type { HostSchema } from '../host/host-schema.ts';
 import { openQmpChannel, type QmpAddress } from '../qmp-socket.ts';
 
 export type GuestReport = QapiReturn<HostSchema, 'x-wherry-guest'>;
-export type HandoverReport = QapiReturn<HostSchema, 'x-wherry-handover'>;
 export type MigrationReport = QapiReturn<HostSchema, 'query-migrate'>;
 
 /** How long a host may take to answer: longer, and it counts as lost. */
@@ -102,9 +102,14 @@ export class Peer {
   /** Whether its process has certainly ended: a lost connection alone may be the network's fault. */
   async isDead(): Promise<boolean> {
     if (!('path' in this.#address)) return false;
-    const channel = await openQmpChannel(this.#address).catch(() => undefined);
-    channel?.close();
-    return channel === undefined;
+    try {
+      // A process that is ending may still accept, but greets nobody.
+      const channel = await openQmpChannel(this.#address);
+      (await QmpClient.connect(channel, ANSWER)).close();
+      return false;
+    } catch (error) {
+      return !(error instanceof QmpError && error.code === 'TIMEOUT');
+    }
   }
 
   close(): void {
