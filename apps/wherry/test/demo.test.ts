@@ -1,5 +1,6 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { CALM, Lab, SMALL_GUEST, until, type WherryProcess } from './processes.ts';
 
@@ -21,6 +22,9 @@ const isAlive = (pid: number): boolean => {
     return false;
   }
 };
+
+const folderOf = (demo: WherryProcess): string =>
+  /unix:.*\/(wherry-demo-[^/]+)\//.exec(demo.stdout)?.[1] ?? '';
 
 const demoFolders = async (): Promise<string[]> =>
   (await readdir(tmpdir())).filter((name) => name.startsWith('wherry-demo-'));
@@ -74,7 +78,7 @@ test.runIf(onLinux).each(['SIGINT', 'SIGTERM'] as const)(
     await until(() => /^source +active/m.test(demo.stdout), 'precopy');
     const hosts = await hostsOf(demo);
     expect(hosts).toHaveLength(2);
-    const folder = /unix:.*\/(wherry-demo-[^/]+)\//.exec(demo.stdout)?.[1];
+    const folder = folderOf(demo);
     demo.child.kill(signal);
     const { code, stderr } = await demo.ended;
     expect([code, stderr]).toEqual([130, 'Cancelled: the guest runs on at the source\n']);
@@ -99,4 +103,6 @@ test.runIf(onLinux)('its hosts end with it when it is killed', async () => {
   const hosts = await hostsOf(demo);
   demo.child.kill('SIGKILL');
   await until(() => !hosts.some(isAlive), 'the hosts end');
+  // A killed process cannot tidy up: its folder is left to the test.
+  await rm(join(tmpdir(), folderOf(demo)), { recursive: true });
 });

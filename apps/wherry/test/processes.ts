@@ -87,14 +87,15 @@ export interface RunningHost {
 export class Lab {
   readonly #processes: WherryProcess[] = [];
   readonly #clients: QmpClient<HostSchema>[] = [];
-  #directory: string | undefined;
+  #directory: Promise<string> | undefined;
   #names = 0;
 
   /** A fresh path in the folder. */
   async path(name: string): Promise<string> {
-    this.#directory ??= await mkdtemp(join(tmpdir(), 'wherry-test-'));
+    this.#directory ??= mkdtemp(join(tmpdir(), 'wherry-test-'));
     this.#names += 1;
-    return join(this.#directory, `${this.#names}-${name}`);
+    const file = `${this.#names}-${name}`;
+    return join(await this.#directory, file);
   }
 
   start(args: readonly string[]): WherryProcess {
@@ -140,8 +141,9 @@ export class Lab {
   async close(): Promise<void> {
     for (const client of this.#clients.splice(0)) client.close();
     await Promise.all(this.#processes.splice(0).map((started) => started.end()));
-    if (this.#directory !== undefined) await rm(this.#directory, { recursive: true });
+    const directory = await this.#directory;
     this.#directory = undefined;
+    if (directory !== undefined) await rm(directory, { recursive: true });
   }
 }
 
