@@ -37,7 +37,7 @@ test.each([
   const { code, stdout, stderr } = await lab.run([
     ...['demo', ...SMALL_GUEST, '--vcpu', 'hotset,rate=3000', '--vcpu', 'idle', ...options],
   ]);
-  expect([code, stderr]).toEqual([0, '']);
+  expect([code, stderr], stdout).toEqual([0, '']);
   expect(stdout).toMatch(/^wherry host ready/);
   expect(stdout).toContain('hugemem 8 MiB of 2 MiB pages');
   expect(stdout).toMatch(/│ status +│ completed/);
@@ -47,7 +47,7 @@ test.each([
 
 test('--json prints one object and nothing else', async () => {
   const { code, stdout, stderr } = await lab.run(['demo', ...CALM, '--json', '--seed', '7']);
-  expect([code, stderr]).toEqual([0, '']);
+  expect([code, stderr], stdout).toEqual([0, '']);
   expect(JSON.parse(stdout)).toMatchObject({
     status: 'completed',
     witness: { violations: 0, 'first-violations': [] },
@@ -57,8 +57,8 @@ test('--json prints one object and nothing else', async () => {
 
 test('over a unix socket', async () => {
   const path = await lab.path('channel');
-  const { code, stderr } = await lab.run(['demo', ...CALM, '--uri', `unix:${path}`]);
-  expect([code, stderr]).toEqual([0, '']);
+  const { code, stdout, stderr } = await lab.run(['demo', ...CALM, '--uri', `unix:${path}`]);
+  expect([code, stderr], stdout).toEqual([0, '']);
 });
 
 test('a host that cannot start ends it with one reason', async () => {
