@@ -45,6 +45,8 @@ export class GuestDevices {
   #runningSinceMs: number | undefined;
   #clock = virtualClockAtPowerOn();
   #rtc;
+  /** From a load until the guest runs the clock stands as it came: saved again it is the same. */
+  #rtcIsLoaded = false;
   #serial = serialAtReset();
   #net = virtioNetAtPowerOn(MAC);
   #blk = virtioBlkAtPowerOn();
@@ -65,9 +67,10 @@ export class GuestDevices {
       vmstateDevice({
         idstr: 'mc146818rtc',
         description: rtcDescription,
-        get: () => rtcAt(this.#rtc, this.#nowNs()),
+        get: () => (this.#rtcIsLoaded ? this.#rtc : rtcAt(this.#rtc, this.#nowNs())),
         set: (state) => {
           this.#rtc = state;
+          this.#rtcIsLoaded = true;
         },
       }),
       vmstateDevice({
@@ -115,6 +118,7 @@ export class GuestDevices {
 
   /** Lets the guest's clock run. */
   started(): void {
+    this.#rtcIsLoaded = false;
     this.#runningSinceMs ??= this.#options.now();
   }
 
