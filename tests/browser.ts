@@ -87,6 +87,7 @@ export async function runInBrowser(
   const url = `http://127.0.0.1:${port}/`;
   const child = spawn(chromium, [...FLAGS, `--user-data-dir=${profile}`, url], {
     stdio: ['ignore', 'ignore', 'pipe'],
+    env: { ...process.env, TMPDIR: profile }, // what it leaves there goes with the profile
   });
   let said = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
