@@ -62,6 +62,8 @@ export const INPUT_SLACK_BYTES = 8192;
 
 const WASM_PAGE_BYTES = 65536;
 const LINE_BYTES = 64;
+/** Pages in one word of a bitmap. */
+const BITMAP_WORD_PAGES = 64;
 const MAX_BLOCKS = 1024;
 const MAX_VCPUS = 4096;
 const MAX_RAM_ALIGNMENT = 2 * 1024 * 1024;
@@ -224,10 +226,10 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
       const { lengthBytes, hostPageBytes } = blocks[block]!;
       const ptr = align(ramPtr, Math.min(hostPageBytes, MAX_RAM_ALIGNMENT));
       const room = Math.max(0, Math.floor((options.maxBankBytes - ptr) / hostPageBytes));
-      const pages = Math.min(
-        lengthBytes / TARGET_PAGE_BYTES - page,
-        room * (hostPageBytes / TARGET_PAGE_BYTES),
-      );
+      const left = lengthBytes / TARGET_PAGE_BYTES - page;
+      const most = room * (hostPageBytes / TARGET_PAGE_BYTES);
+      // A block that goes on in the next bank parts at a bitmap word, so that its bitmaps join.
+      const pages = most >= left ? left : most - (most % BITMAP_WORD_PAGES);
       if (pages === 0) break;
       const bitmap = (): number => {
         const at = bitmapPtr;

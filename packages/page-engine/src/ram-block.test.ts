@@ -115,3 +115,23 @@ function xxh64(bytes: Uint8Array): bigint {
   hash = u64((hash ^ (hash >> 29n)) * p3);
   return hash ^ (hash >> 32n);
 }
+
+it('the dirty log of a block that spans banks is one bitmap', async () => {
+  const ram = await GuestRam.create(
+    [
+      { name: 'odd', lengthBytes: 3 * 4096, hostPageBytes: 4096 }, // so that the next begins askew
+      { name: 'long', lengthBytes: 3 * 2 ** 20, hostPageBytes: 4096 },
+    ],
+    { maxBankBytes: 2 ** 20, ioBufferBytes: 8192, ioBuffers: 1 },
+  );
+  const block = ram.block('long')!;
+  expect(block.segments.length).toBeGreaterThan(2);
+  const dirty = [0, 7, 63, 64, 200, 201, 500, block.pageCount - 1];
+  for (const page of dirty) block.write(page * 4096, Uint8Array.of(1));
+  const bitmap = block.dirtyBitmap();
+  expect(bitmap.length).toBe(block.pageCount / 8);
+  const found = Array.from({ length: block.pageCount }, (_, page) => page).filter(
+    (page) => (bitmap[page >> 3]! & (1 << (page & 7))) !== 0,
+  );
+  expect(found).toEqual(dirty);
+});

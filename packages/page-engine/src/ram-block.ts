@@ -109,6 +109,16 @@ export class RamBlock {
     return this.receivedCount(from, to) === to - from;
   }
 
+  /** Copies the dirty log: one bit a target page, bit 0 of byte 0 first. */
+  dirtyBitmap(): Uint8Array<ArrayBuffer> {
+    const bitmap = new Uint8Array(Math.ceil(this.pageCount / 8));
+    for (const { memory, dirtyPtr, firstPage, pages } of this.segments) {
+      // Segments part at whole words of the bitmap.
+      bitmap.set(new Uint8Array(memory.buffer, dirtyPtr, Math.ceil(pages / 8)), firstPage / 8);
+    }
+    return bitmap;
+  }
+
   /** Counts the dirty pages of a range of target pages, of all by default. */
   dirtyCount(fromPage = 0, toPage: number = this.pageCount): number {
     return this.#sum(fromPage, toPage, ({ bank, segment, from, to }) =>

@@ -28,18 +28,9 @@ export function digestRam(
 ): BlockDigest[] {
   return ram.blocks.map((block) => {
     const mask = masks?.find(({ name }) => name === block.name);
-    const bitmap = mask === undefined ? dirtyBitmap(block) : Buffer.from(mask.dirty, 'base64');
+    const bitmap = mask === undefined ? block.dirtyBitmap() : Buffer.from(mask.dirty, 'base64');
     return digestBlock(block, bitmap);
   });
-}
-
-function dirtyBitmap(block: RamBlock): Uint8Array {
-  const bitmap = new Uint8Array(Math.ceil(block.pageCount / 8));
-  for (const { memory, dirtyPtr, firstPage, pages } of block.segments) {
-    // Segments begin at multiples of a host page; smaller than 8 pages only in a block of one segment.
-    bitmap.set(new Uint8Array(memory.buffer, dirtyPtr, Math.ceil(pages / 8)), firstPage >> 3);
-  }
-  return bitmap;
 }
 
 function digestBlock(block: RamBlock, dirty: Uint8Array): BlockDigest {
