@@ -52,6 +52,12 @@ describe('a destination that differs', () => {
       [],
       /Unknown section or instance 'wherry-vcpu' 1/,
     ],
+    [
+      'in the number of vCPUs, in postcopy',
+      [...SMALL_GUEST, '--vcpu', 'idle'],
+      ['--postcopy', '--max-bandwidth', '1M'],
+      /Unknown section or instance 'wherry-vcpu' 1/,
+    ],
   ];
   test.each(cases)('%s says so, and the guest runs on', async (_, guest, options, why) => {
     const sourceGuest = [...SMALL_GUEST, '--vcpu', 'idle', '--vcpu', 'random,rate=300'];

@@ -17,6 +17,7 @@ import {
 import type { Device } from '@wherry/vmstate';
 import type { Capabilities } from './capabilities.ts';
 import { InputChannel } from './channels.ts';
+import type { Clock } from './clock.ts';
 import { GlobalState } from './global-state.ts';
 import type { GuestPort } from './guest-port.ts';
 import { MigrationError } from './migration-error.ts';
@@ -26,12 +27,16 @@ import { RamLoad } from './ram-load.ts';
 import { type DeviceState, encodeDevice } from './source-frames.ts';
 import type { Transport } from './transport.ts';
 
+/** How long a source may take to close after it was told of a failure. */
+const LAST_WORD_MS = 1000;
+
 /** What {@link DestinationMigration} needs. */
 export interface DestinationOptions {
   /** The guest, created to receive: its vCPUs stand still and all its pages are missing. */
   readonly guest: GuestPort;
   /** A connection from the source, owned by the migration from now on. */
   readonly transport: Transport;
+  readonly clock: Clock;
   readonly capabilities: Capabilities;
   /** Whether the guest runs after its arrival when it ran before (QEMU without `-S`); default true. */
   readonly autostart?: boolean;
@@ -465,9 +470,28 @@ export class DestinationMigration {
       this.#setStatus('postcopy-paused');
       return;
     }
-    // The source learns it before the connection closes; a dead connection tells it as well.
-    await this.#answer({ name: 'shut', status: 1 }).catch(() => {});
+    if (this.#returnPathOpen) await this.#tellFailure();
     this.#setStatus('failed');
+  }
+
+  /**
+   * Says SHUT 1 and reads on until the source has closed: a connection that is closed over unread data
+   * is reset, and the source might lose the word that its guest may run.
+   */
+  async #tellFailure(): Promise<void> {
+    const { transport, clock } = this.#options;
+    const closed = new AbortController();
+    const patience = clock.sleep(LAST_WORD_MS, closed.signal).then(() => transport.destroy());
+    patience.catch(() => {}); // it was not needed
+    try {
+      await this.#answer({ name: 'shut', status: 1 });
+      await transport.end();
+      while ((await transport.read(this.#receiver.input.bytes)) > 0);
+    } catch {
+      // The source is gone: that tells it as well.
+    } finally {
+      closed.abort(new Error('closed'));
+    }
   }
 
   #setStatus(status: MigrationStatus): void {

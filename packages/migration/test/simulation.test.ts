@@ -89,6 +89,7 @@ async function simulate(scenario: Scenario): Promise<Outcome> {
   const destination = new DestinationMigration({
     guest: destinationGuest,
     transport: here,
+    clock,
     capabilities: new Set(scenario.destinationCapabilities ?? scenario.capabilities),
     onStatus: (status) => destinationStatuses.push(status),
   });

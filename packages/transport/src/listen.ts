@@ -89,8 +89,9 @@ async function listenOnSocket(
     keepAlive: uri.kind === 'tcp' && uri.keepAlive === true,
   });
   server.on('connection', (raw) => {
-    const reader = new SocketReader(describeFor(place));
-    queue.push(new SocketTransport(adoptSocket(raw, reader), reader, place));
+    const bound = boundPlace(uri, server);
+    const reader = new SocketReader(describeFor(bound));
+    queue.push(new SocketTransport(adoptSocket(raw, reader), reader, bound));
   });
   if (uri.kind === 'tcp') await listenOnPort(server, uri, signal);
   else await listenOnPath(server, uri, signal);
@@ -98,7 +99,7 @@ async function listenOnSocket(
 
   let closing: Promise<void> | undefined;
   return {
-    uri: uri.kind === 'tcp' ? boundUri(uri, server) : place,
+    uri: boundPlace(uri, server),
     accept: ({ signal } = {}) => queue.take(signal),
     close: () => {
       closing ??= new Promise((resolve) => {
@@ -110,7 +111,9 @@ async function listenOnSocket(
   };
 }
 
-function boundUri(uri: TcpUri, server: Server): string {
+/** The URI that was asked for, with the port that it got. */
+function boundPlace(uri: TcpUri | UnixUri, server: Server): string {
+  if (uri.kind === 'unix') return formatUri(uri);
   const { toPort: _, ...rest } = uri;
   return formatUri({ ...rest, port: (server.address() as AddressInfo).port });
 }

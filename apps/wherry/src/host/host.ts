@@ -250,6 +250,7 @@ export class Host {
       const destination = new DestinationMigration({
         guest: this.#guestPort(),
         transport,
+        clock: wallClock,
         capabilities: this.capabilities,
         autostart: this.#autostart,
         onStatus: (status) => {
