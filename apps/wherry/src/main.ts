@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 import { readFile } from 'node:fs/promises';
 import { Command, CommanderError } from 'commander';
 import { CliError } from './cli-error.ts';

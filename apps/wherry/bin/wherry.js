@@ -1,0 +1,11 @@
+#!/usr/bin/env node
+import { existsSync } from 'node:fs';
+
+// In a clone this file is there, and linked by npm, before the command is built.
+const main = new URL('../dist/main.js', import.meta.url);
+if (existsSync(main)) {
+  await import(main.href);
+} else {
+  console.error('wherry: the command is not built yet: run npm run build');
+  process.exitCode = 2;
+}
