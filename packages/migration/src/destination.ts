@@ -115,7 +115,7 @@ export class DestinationMigration {
     try {
       await this.#readBeginning();
       this.#setStatus('active');
-      await this.#readItems(this.#input);
+      await this.#readItems();
       this.#faultService.abort();
       if (this.#postcopy === 'running') this.#expectAllPages();
       else await this.#finishPrecopy();
@@ -160,15 +160,16 @@ export class DestinationMigration {
     }
   }
 
-  /** Reads items until the end. @returns at EOF, or after RUN inside a package */
-  async #readItems(input: InputChannel): Promise<void> {
+  /** Reads items until the end of the stream. */
+  async #readItems(): Promise<void> {
+    const input = this.#input;
     const { reader } = input;
     for (;;) {
       const item = await input.parse(readItem(reader));
       if (item.type === 'eof') return;
-      if (item.type === 'command')
+      if (item.type === 'command') {
         await this.#command(await input.parse(readCommand(reader)), item.offset);
-      else await input.parse(this.#loadSection(reader, item.head, item.offset));
+      } else await input.parse(this.#loadSection(reader, item.head, item.offset));
     }
   }
 
@@ -392,9 +393,13 @@ export class DestinationMigration {
 
   async #finishPrecopy(): Promise<void> {
     const { reader } = this.#input;
-    if (this.#postcopy === 'listening') {
-      throw new MigrationError('COMMAND_UNEXPECTED', 'The stream ends between LISTEN and RUN', {
+    // Discarded pages are stale: only RUN, and the pages behind it, make the guest whole again.
+    if (this.#postcopy === 'discard' || this.#postcopy === 'listening') {
+      throw new MigrationError('COMMAND_UNEXPECTED', 'The stream ends in the middle of postcopy', {
+        expected: 'POSTCOPY_RUN',
+        found: 'the end of the stream',
         offset: reader.offset,
+        likely: 'The source gave up its switch to postcopy: its guest runs on',
       });
     }
     // Without a return path the source may close right behind EOF; with one it waits for SHUT.
