@@ -1,7 +1,6 @@
 import { ByteReader, runParser } from '@wherry/bytes';
+import { decodeDevices, StreamWalk } from '@wherry/snapshot';
 import { describe, expect, test } from 'vitest';
-import { decodeDevices } from '../../apps/wherry/src/inspect/decode-devices.ts';
-import { StreamWalk } from '../../apps/wherry/src/inspect/walk-stream.ts';
 import { listFixtures, loadFixture } from '../fixtures.ts';
 
 function walk(bytes: Uint8Array): StreamWalk {

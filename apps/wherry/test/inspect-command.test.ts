@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { ByteWriter } from '@wherry/bytes';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { loadFixture } from '../../../conformance/fixtures.ts';
-import { SyntheticStream, smallStream } from './inspect-synthetic.ts';
+import { SyntheticStream, smallStream } from '../../../packages/snapshot/test/synthetic-stream.ts';
 
 const main = join(import.meta.dirname, '../src/main.ts');
 let directory: string;

@@ -13,7 +13,7 @@ import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { smallStream } from './inspect-synthetic.ts';
+import { smallStream } from '../../../packages/snapshot/test/synthetic-stream.ts';
 
 const main = join(import.meta.dirname, '../src/main.ts');
 let directory: string;

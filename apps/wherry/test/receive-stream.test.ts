@@ -3,8 +3,12 @@ import type { Transport } from '@wherry/migration';
 import { type ReturnPathMessage, readReturnPathMessage, writeCommand } from '@wherry/stream';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import {
+  SyntheticStream,
+  smallStream,
+  someRecords,
+} from '../../../packages/snapshot/test/synthetic-stream.ts';
 import { type ReceiverOptions, StreamReceiver } from '../src/receive/receive-stream.ts';
-import { SyntheticStream, smallStream, someRecords } from './inspect-synthetic.ts';
 
 /** A source that sends what it was given, then stays silent, closes, or drops the connection. */
 class ScriptedSource implements Transport {

@@ -1,15 +1,14 @@
 import { type FileHandle, open } from 'node:fs/promises';
-import { ByteReader } from '@wherry/bytes';
+import { ByteReader, WherryError } from '@wherry/bytes';
+import { decodeDevices, StreamWalk } from '@wherry/snapshot';
 import { Command } from 'commander';
 import { CliError } from '../cli-error.ts';
 import { fileSource, type ReadBytes, readWith, streamSource } from './byte-source.ts';
-import { decodeDevices } from './decode-devices.ts';
 import { type Diagnosis, diagnose, formatDiagnosis } from './diagnosis.ts';
 import { escapeControls, writeAll } from './output.ts';
 import { formatJson } from './report-json.ts';
 import { formatReport } from './report-text.ts';
 import { formatTable } from './table.ts';
-import { StreamWalk } from './walk-stream.ts';
 
 const CHUNK_BYTES = 1024 * 1024;
 
@@ -52,9 +51,8 @@ async function walkFile(path: string, walk: StreamWalk): Promise<Diagnosis | und
     await readWith(walk.walk(reader), reader, read);
     return undefined;
   } catch (error) {
-    const broken = diagnose(error, walk.path);
-    if (broken === undefined) throw new CliError(`${nameOf(path)}: ${messageOf(error)}`, 1);
-    return broken;
+    if (error instanceof WherryError) return diagnose(error, walk.path);
+    throw new CliError(`${nameOf(path)}: ${messageOf(error)}`, 1);
   } finally {
     await file?.close();
   }
@@ -77,7 +75,7 @@ async function openFile(path: string): Promise<FileHandle> {
 /** A section that differs from its own description is a damaged stream, though its framing is whole. */
 function firstMismatch(walk: StreamWalk): Diagnosis | undefined {
   for (const { mismatch } of decodeDevices(walk.model)) {
-    if (mismatch !== undefined) return mismatch;
+    if (mismatch !== undefined) return diagnose(mismatch, []);
   }
   return undefined;
 }

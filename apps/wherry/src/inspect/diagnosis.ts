@@ -1,4 +1,4 @@
-import { formatOffset, WherryError } from '@wherry/bytes';
+import { formatOffset, type WherryError } from '@wherry/bytes';
 
 /** What broke a stream, for a report. */
 export interface Diagnosis {
@@ -11,14 +11,8 @@ export interface Diagnosis {
   readonly likely?: string;
 }
 
-/**
- * Turns an error from reading a stream into a diagnosis.
- *
- * @param path where the reader was, for errors that do not know it
- * @returns undefined for any error that is not about the input
- */
-export function diagnose(error: unknown, path: readonly string[]): Diagnosis | undefined {
-  if (!(error instanceof WherryError)) return undefined;
+/** Turns an error from reading a stream into a diagnosis; `path` is where the reader was, for errors that do not know it. */
+export function diagnose(error: WherryError, path: readonly string[]): Diagnosis {
   const { code, what: message, offset, expected, found, likely } = error;
   return {
     code,

@@ -1,7 +1,7 @@
+import type { StreamModel } from '@wherry/snapshot';
+import { decodeDevices } from '@wherry/snapshot';
 import type { StateNode } from '@wherry/vmstate';
-import { decodeDevices } from './decode-devices.ts';
-import type { Diagnosis } from './diagnosis.ts';
-import type { StreamModel } from './stream-model.ts';
+import { type Diagnosis, diagnose } from './diagnosis.ts';
 import { formatUuid } from './uuid.ts';
 
 /** Larger buffers would pass the longest text that JavaScript can hold. */
@@ -26,7 +26,8 @@ export function* formatJson(model: StreamModel, error?: Diagnosis): Generator<st
     const { body, ...place } = device;
     const fields = state?.map(nodeOf);
     const bytes = state === undefined && body !== undefined ? hex(body) : undefined;
-    yield separator + stringify({ ...place, fields, bytes, note, error: mismatch });
+    yield separator +
+      stringify({ ...place, fields, bytes, note, error: mismatch && diagnose(mismatch, []) });
     separator = ',\n';
   }
   const end =

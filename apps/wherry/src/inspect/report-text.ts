@@ -1,9 +1,9 @@
 import { formatOffset } from '@wherry/bytes';
+import type { CommandModel, ItemModel, StreamModel } from '@wherry/snapshot';
+import { decodeDevices, noteWithout } from '@wherry/snapshot';
 import { formatBytes } from '../sizes.ts';
-import { decodeDevices, noteWithout } from './decode-devices.ts';
-import { formatDiagnosis } from './diagnosis.ts';
+import { diagnose, formatDiagnosis } from './diagnosis.ts';
 import { formatTree } from './report-tree.ts';
-import type { CommandModel, ItemModel, StreamModel } from './stream-model.ts';
 import { formatUuid } from './uuid.ts';
 
 /** Writes what a stream holds for people, line by line. */
@@ -129,7 +129,7 @@ function* formatDevices(model: StreamModel): Generator<string> {
     if (state !== undefined) yield* formatTree(state, '    ');
     if (note !== undefined && isDecodable) yield `    ${note}`;
     if (mismatch !== undefined) {
-      yield `    not decoded: ${formatDiagnosis(mismatch).replaceAll('\n', '\n    ')}`;
+      yield `    not decoded: ${formatDiagnosis(diagnose(mismatch, [])).replaceAll('\n', '\n    ')}`;
     }
   }
 }

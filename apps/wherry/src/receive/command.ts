@@ -141,8 +141,7 @@ function failureOf(
 
 function toFailure(error: unknown, where: readonly string[], path: string): unknown {
   if (error instanceof WherryError) {
-    const diagnosis = diagnose(error, where);
-    if (diagnosis !== undefined) return new ReceiveFailure(path, diagnosis);
+    return new ReceiveFailure(path, diagnose(error, where));
   }
   const { code } = error as NodeJS.ErrnoException;
   if (error instanceof CliError || code === undefined) return error;

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ByteReader, ByteWriter } from '@wherry/bytes';
 import type { Transport } from '@wherry/migration';
+import { StreamWalk } from '@wherry/snapshot';
 import { type Command, type ReturnPathMessage, writeReturnPathMessage } from '@wherry/stream';
-import { StreamWalk } from '../inspect/walk-stream.ts';
 import { ReceiveError } from './receive-error.ts';
 
 const CHUNK_BYTES = 1024 * 1024;

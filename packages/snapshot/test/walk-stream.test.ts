@@ -2,16 +2,15 @@ import { ByteReader, ByteWriter, WherryError } from '@wherry/bytes';
 import { RamFlag, writeCommand, writeFooter, writeRamWord, writeSectionHead } from '@wherry/stream';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { decodeDevices } from '../src/inspect/decode-devices.ts';
-import { diagnose } from '../src/inspect/diagnosis.ts';
-import { StreamWalk } from '../src/inspect/walk-stream.ts';
+import { decodeDevices } from '../src/decode-devices.ts';
+import { StreamWalk } from '../src/walk-stream.ts';
 import {
   SyntheticStream,
   smallStream,
   someRecords,
   walk,
   walkInPieces,
-} from './inspect-synthetic.ts';
+} from './synthetic-stream.ts';
 
 /** Walks a stream that must be wrong. */
 function walkBroken(bytes: Uint8Array): { walk: StreamWalk; error: WherryError } {
@@ -84,10 +83,9 @@ describe('a precopy stream', () => {
     for (let length = 0; length < bytes.length; length++) {
       if (length === eofOffset + 1) continue; // the vmdesc may be missing: that stream is whole
       const { error, walk: broken } = walkBroken(bytes.subarray(0, length));
-      const diagnosis = diagnose(error, broken.path)!;
-      expect(diagnosis.offset).toBeLessThanOrEqual(length);
-      expect(diagnosis.path.join()).not.toBe('');
-      expect(diagnosis.likely).toBeDefined();
+      expect(error.offset).toBeLessThanOrEqual(length);
+      expect([...broken.path, ...error.path].join('')).not.toBe('');
+      expect(error.likely).toBeDefined();
       expect(broken.model.endOffset).toBeUndefined();
     }
     expect(walk(bytes.subarray(0, eofOffset + 1)).model.vmdesc).toBeUndefined();

@@ -10,7 +10,7 @@ import {
   writeSectionHead,
   writeVmdesc,
 } from '@wherry/stream';
-import { StreamWalk, type WalkOptions } from '../src/inspect/walk-stream.ts';
+import { StreamWalk, type WalkOptions } from '../src/walk-stream.ts';
 
 /** A stream as it is put together for a test. */
 export class SyntheticStream {

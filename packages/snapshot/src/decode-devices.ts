@@ -1,3 +1,4 @@
+import { WherryError } from '@wherry/bytes';
 import {
   decodeWithVmdesc,
   type StateNode,
@@ -5,7 +6,6 @@ import {
   type VmdescDevice,
   type VmdescState,
 } from '@wherry/vmstate';
-import { type Diagnosis, diagnose } from './diagnosis.ts';
 import type { DeviceModel, StreamModel } from './stream-model.ts';
 
 /** A device section with its state decoded, or why it is not. */
@@ -16,7 +16,7 @@ export interface DecodedDevice {
   /** Why there is no state; not an error by itself. */
   readonly note?: string;
   /** The section and its description disagree, and not by a known fault of the sender. */
-  readonly mismatch?: Diagnosis;
+  readonly mismatch?: WherryError;
 }
 
 /** All nodes of one stream's devices; a real machine has some 100,000. */
@@ -50,9 +50,8 @@ function decodeDevice(
 ): DecodedDevice {
   try {
     return { device, state: decodeWithVmdesc(description, body, device.bodyOffset) };
-  } catch (error) {
-    const mismatch = diagnose(error, [device.idstr]);
-    if (mismatch === undefined) throw error;
+  } catch (mismatch) {
+    if (!(mismatch instanceof WherryError)) throw mismatch;
     if (hasArrayOfStructs(description)) {
       return {
         device,

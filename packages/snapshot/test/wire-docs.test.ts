@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { ByteReader, runParser } from '@wherry/bytes';
 import { readCommand, readItem, readReturnPathMessage } from '@wherry/stream';
 import { describe, expect, test } from 'vitest';
-import { RamWalk } from '../src/inspect/ram-walk.ts';
-import { walk } from './inspect-synthetic.ts';
+import { RamWalk } from '../src/ram-walk.ts';
+import { walk } from './synthetic-stream.ts';
 
 const folder = join(import.meta.dirname, '../../../docs/wire');
 const pages = readdirSync(folder).map((name) => ({

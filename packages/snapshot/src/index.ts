@@ -1,0 +1,12 @@
+export { type DecodedDevice, decodeDevices, noteWithout } from './decode-devices.ts';
+export type {
+  CommandModel,
+  DeviceModel,
+  ItemModel,
+  PageCounts,
+  RamBlockModel,
+  RamModel,
+  StreamModel,
+  VmdescModel,
+} from './stream-model.ts';
+export { StreamWalk, type WalkOptions } from './walk-stream.ts';
