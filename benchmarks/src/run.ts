@@ -1,5 +1,6 @@
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
+import { commandCases } from './command-cases.ts';
 import { measure } from './engine-case.ts';
 import { engineCases } from './engine-cases.ts';
 import type { Measurement } from './measurement.ts';
@@ -49,7 +50,8 @@ if (options.help) {
 const { only, quick } = options;
 const engine = engineCases(SIZES).filter(({ name }) => only.test(name));
 const migrations = migrationCases().filter(({ name }) => only.test(name));
-if (engine.length + migrations.length === 0) refuse(`No case matches ${only}.`);
+const commands = commandCases().filter(({ name }) => only.test(name));
+if (engine.length + commands.length + migrations.length === 0) refuse(`No case matches ${only}.`);
 
 const measurements: Measurement[] = [];
 const progress = (name: string): void => {
@@ -59,6 +61,10 @@ for (const each of engine) {
   progress(each.name);
   const counts = { rounds: quick ? 3 : 15, iterations: 2, timeMs: quick ? 20 : 30 };
   measurements.push(await measure(each, counts));
+}
+for (const each of commands) {
+  progress(each.name);
+  measurements.push(each.measure(quick));
 }
 for (const each of migrations) {
   progress(each.name);
