@@ -1,9 +1,14 @@
 export { type DecodedDevice, decodeDevices, noteWithout } from './decode-devices.ts';
 export type {
   CommandModel,
+  ContainerModel,
   DeviceModel,
+  DirtyBitmapModel,
   ItemModel,
+  LiveSectionModel,
+  LocatedModel,
   PageCounts,
+  PartialSectionModel,
   RamBlockModel,
   RamModel,
   StreamModel,

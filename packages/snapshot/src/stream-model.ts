@@ -26,6 +26,8 @@ export interface RamBlockModel {
     readonly pagesOffset: number;
   };
   readonly pages: PageCounts;
+  /** SHA-256 of the extracted block, in hexadecimal; whoever extracts it adds it. */
+  sha256?: string;
 }
 
 /** All `ram` sections together. */
@@ -95,9 +97,89 @@ export interface VmdescModel {
   readonly value?: Vmdesc;
 }
 
+/** The file around a stream: so far that of `virsh save`. */
+export interface ContainerModel {
+  readonly format: 'libvirt-save';
+  readonly version: number;
+  /** How the stream is packed; a number as text where this program does not know the format. */
+  readonly compression: string;
+  /** Whether the guest ran when it was saved. */
+  readonly wasRunning: boolean;
+  /** Whether libvirt had not finished writing: its magic still says so. */
+  readonly isPartial: boolean;
+  readonly byteOrder: 'little' | 'big';
+  /** The domain's XML. */
+  readonly xml: string;
+  /** libvirt's own notes, XML too. */
+  readonly cookie?: string;
+  /** Absolute offset at which the stream, or what it is packed into, begins. */
+  readonly streamOffset: number;
+}
+
+/** A dirty bitmap as the `dirty-bitmap` sections carry it. */
+export interface DirtyBitmapModel {
+  /** Name or alias of the block node. */
+  readonly node: string;
+  readonly name: string;
+  /** Bytes of disk that a bit stands for. */
+  readonly granularityBytes: number;
+  readonly enabled: boolean;
+  readonly persistent: boolean;
+  /** Bits that are set, of all that were sent. */
+  setBits: number;
+  /** Bytes of disk for which bits were sent. */
+  coveredBytes: number;
+  /** Whether its COMPLETE was seen. */
+  isComplete: boolean;
+  /** How many pieces of it came. */
+  chunks: number;
+}
+
+/** A live section other than `ram`: its START, PARTs and END together. */
+export interface LiveSectionModel {
+  readonly idstr: string;
+  readonly instanceId: number;
+  readonly sectionId: number;
+  readonly version: number;
+  /** Bytes of all its bodies. */
+  bodyBytes: number;
+  /** What its bodies say, where their format is known: counters by name. */
+  summary?: Record<string, number | string>;
+}
+
+/** What the byte asked for with `at` is. */
+export interface LocatedModel {
+  /** Absolute offset of the byte. */
+  readonly offset: number;
+  /** Where it is in the stream's structure, outermost first. */
+  readonly path: readonly string[];
+  /** What it is, in one sentence. */
+  readonly what: string;
+  /** The smallest piece with a meaning of its own that holds it. */
+  readonly range: { readonly offset: number; readonly lengthBytes: number };
+  /** The value of that piece, where it is one. */
+  readonly value?: number | bigint | boolean | string | Uint8Array;
+}
+
+/** The section in which a broken stream breaks off. */
+export interface PartialSectionModel {
+  readonly kind: 'start' | 'part' | 'end' | 'full';
+  readonly sectionId: number;
+  readonly idstr: string;
+  readonly instanceId: number;
+  readonly version: number;
+  readonly offset: number;
+  /** Absolute offset of the body, behind the head. */
+  readonly bodyOffset: number;
+  /** What was read of a device's body. */
+  readonly body?: Uint8Array;
+}
+
 /** Everything that the walker has seen so far; of a broken stream, all up to the break. */
 export interface StreamModel {
-  /** Version of the format; absent until the header was read. */
+  /** The file around the stream, if there is one. */
+  container?: ContainerModel;
+  /** Version of the format; absent until the header was read, and in a recovery stream, which has none. */
   version?: number;
   configuration?: Configuration;
   ram?: RamModel;
@@ -105,6 +187,13 @@ export interface StreamModel {
   /** Items beyond the limit of {@link StreamModel.items}: counted, not listed. */
   omittedItems: number;
   readonly devices: DeviceModel[];
+  /** Each START but that of `ram`. */
+  readonly liveSections: LiveSectionModel[];
+  dirtyBitmaps?: DirtyBitmapModel[];
+  /** The section that was not read to its end. */
+  partial?: PartialSectionModel;
+  /** What the byte that was asked for is, once it is known. */
+  located?: LocatedModel;
   /** Absolute offset of the byte that ends the stream's sections. */
   eofOffset?: number;
   vmdesc?: VmdescModel;

@@ -38,7 +38,13 @@ const MAX_LIVE_SECTIONS = 4096;
 /** Walks a whole migration stream, of whatever machine, and collects what it holds. */
 export class StreamWalk {
   /** What was seen so far, also after a throw. */
-  readonly model: StreamModel = { items: [], devices: [], omittedItems: 0, trailingBytes: 0 };
+  readonly model: StreamModel = {
+    items: [],
+    devices: [],
+    liveSections: [],
+    omittedItems: 0,
+    trailingBytes: 0,
+  };
   readonly #options: WalkOptions;
   readonly #bodies: BodyStore;
   readonly #live = new Map<number, SectionHead & { readonly kind: 'start' }>();
