@@ -23,8 +23,8 @@ export interface QemuOptions {
   readonly machine?: string;
   /** RAM as QEMU's `-m` takes it; `8M` unless told. */
   readonly ram?: string;
-  /** What starts the guest: our own firmware (unless told), or SeaBIOS from a disk. */
-  readonly firmware?: 'wherry' | 'seabios';
+  /** What starts the guest: our own firmware as ROM (unless told) or flash, or SeaBIOS from a disk. */
+  readonly firmware?: 'wherry' | 'flash' | 'seabios';
   readonly guest?: GuestOptions;
   readonly accelerator?: 'tcg' | 'kvm';
   /** Further arguments, such as `['-device', 'e1000e,romfile=']`. */
@@ -298,10 +298,11 @@ export function marksAcross(...hosts: readonly QemuProcess[]): Mark[] {
 
 function qemuArguments(options: QemuOptions): string[] {
   const { machine = 'pc-q35-5.2', ram = '8M', accelerator = 'tcg' } = options;
-  const boot =
-    options.firmware === 'seabios'
-      ? ['-drive', 'file=disk.img,format=raw,if=ide']
-      : ['-bios', 'firmware.bin'];
+  const boot = {
+    wherry: ['-bios', 'firmware.bin'],
+    flash: ['-drive', 'file=firmware.bin,format=raw,if=pflash,readonly=on'],
+    seabios: ['-drive', 'file=disk.img,format=raw,if=ide'],
+  }[options.firmware ?? 'wherry'];
   const incoming = options.incoming === undefined ? [] : ['-incoming', options.incoming];
   return [
     ...['-nodefaults', '-M', machine, '-m', ram, '-accel', accelerator, '-display', 'none'],

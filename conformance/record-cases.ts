@@ -1,31 +1,19 @@
-import type { MigrationParameters } from '@wherry/qmp';
-import type { GuestOptions } from './guest/boot-sector.ts';
-import type { Peer } from './peers/peers.ts';
-import { type MigrationSettings, QemuProcess } from './qemu.ts';
-import { type Recording, TcpRecorder } from './tcp-recorder.ts';
+import type { MigrationSettings, QemuProcess } from './qemu.ts';
+import { precopy, type RecordCase, type RecordedMigration, startMachine } from './record-case.ts';
+import { zooCases } from './record-zoo.ts';
+import { TcpRecorder } from './tcp-recorder.ts';
 
-/** A stream to record: the machine, the migration's settings, and how the migration goes. */
-export interface RecordCase {
-  readonly name: string;
-  readonly machine: string;
-  readonly args: readonly string[];
-  readonly guest: Required<Pick<GuestOptions, 'rangeStart' | 'rangeEnd' | 'passesPerSecond'>>;
-  readonly capabilities: NonNullable<MigrationSettings['capabilities']>;
-  readonly parameters: MigrationParameters;
-  run(source: QemuProcess, settings: MigrationSettings): Promise<RecordedMigration>;
-}
-
-/** What came of it. */
-export interface RecordedMigration {
-  readonly recording: Recording;
-  readonly firstPassAtDestination?: number;
-}
-
-const machine = 'pc-q35-5.2';
-const guest = { rangeStart: 0x10_0000, rangeEnd: 0x14_0000, passesPerSecond: 20 };
+const { load: _, ...withoutLoad } = precopy;
 /** An empty disk that needs no file. */
 const nullDisk = ['-blockdev', 'driver=null-co,node-name=disk0,size=1048576,read-zeroes=on'];
-const precopy = { machine, guest, capabilities: [], parameters: {}, run: recordPrecopy };
+
+const postcopy: RecordCase = {
+  ...withoutLoad, // it needs a return path, which no file has
+  name: 'postcopy',
+  capabilities: ['postcopy-ram'],
+  parameters: { 'max-bandwidth': 200_000, 'max-postcopy-bandwidth': 300_000 },
+  run: recordPostcopy,
+};
 
 /** Every case, in the order of recording. */
 export const recordCases: readonly RecordCase[] = [
@@ -50,33 +38,16 @@ export const recordCases: readonly RecordCase[] = [
     ],
   },
   {
+    ...precopy,
     name: 'xbzrle',
-    machine,
-    args: [],
-    guest: { ...guest, passesPerSecond: 200 },
+    guest: { ...precopy.guest, passesPerSecond: 200 },
     capabilities: ['xbzrle'],
     parameters: { 'max-bandwidth': 2_000_000, 'downtime-limit': 1 },
     run: recordXbzrle,
   },
-  {
-    name: 'postcopy',
-    machine,
-    args: [],
-    guest,
-    capabilities: ['postcopy-ram'],
-    parameters: { 'max-bandwidth': 200_000, 'max-postcopy-bandwidth': 300_000 },
-    run: recordPostcopy,
-  },
+  postcopy,
+  ...zooCases,
 ];
-
-async function recordPrecopy(
-  source: QemuProcess,
-  settings: MigrationSettings,
-): Promise<RecordedMigration> {
-  await using recorder = await TcpRecorder.listen();
-  await source.migrate(recorder.uri, settings);
-  return { recording: await recorder.finished };
-}
 
 /**
  * Keeps the migration from converging until some rounds have sent XBZRLE pages: from the second
@@ -109,14 +80,8 @@ async function recordPostcopy(
   source: QemuProcess,
   settings: MigrationSettings,
 ): Promise<RecordedMigration> {
-  const { args, guest: options } = recordCases.find(({ name }) => name === 'postcopy')!;
   const { capabilities = [] } = settings;
-  await using destination = await QemuProcess.start(source.peer, {
-    machine,
-    args,
-    guest: options,
-    incoming: 'defer',
-  });
+  await using destination = await startMachine(source.peer, postcopy, 'defer');
   await using recorder = await TcpRecorder.listen(await destination.listenTcp({ capabilities }));
   await source.startMigration(recorder.uri, settings);
   await source.waitForMigration(['active']);
@@ -128,12 +93,4 @@ async function recordPostcopy(
     throw new Error(`the guest found wrong words after postcopy: ${destination.serialText}`);
   }
   return { recording: await recorder.finished, firstPassAtDestination: marks[0]!.pass };
-}
-
-/** Starts the case's source and lets its guest work for some passes first. */
-export async function startSource(peer: Peer, recordCase: RecordCase): Promise<QemuProcess> {
-  const { machine, args, guest } = recordCase;
-  const source = await QemuProcess.start(peer, { machine, args, guest });
-  await source.waitForPass(10);
-  return source;
 }

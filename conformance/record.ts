@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { type FixtureBytes, type FixtureMeta, fixturesDirectory } from './fixtures.ts';
 import { findPeer, isPeer, type Peer, type Release, releases } from './peers/peers.ts';
-import { type RecordCase, recordCases, startSource } from './record-cases.ts';
+import { type RecordCase, startSource } from './record-case.ts';
+import { recordCases } from './record-cases.ts';
 
 /**
  * `node conformance/record.ts [name…]`: records the fixtures anew; a name is a release, a case or
@@ -21,7 +22,9 @@ async function main(names: readonly string[]): Promise<number> {
     names.length === 0 || [release, name, `${release}/${name}`].some((n) => names.includes(n));
   let failed = 0;
   for (const release of releases) {
-    const wanted = recordCases.filter(({ name }) => wants(release, name));
+    const wanted = recordCases.filter(
+      (known) => known.releases.includes(release) && wants(release, known.name),
+    );
     if (wanted.length === 0) continue;
     const peer = findPeer(release);
     if (!isPeer(peer)) {

@@ -55,7 +55,9 @@ describe.each(listFixtures())('the stream $release/$case', ({ release, case: nam
     );
     const deduplicated = commands.filter((command, i) => command !== commands[i - 1]);
     if (name !== 'postcopy') {
-      expect(deduplicated).toEqual([]);
+      // microvm has no versions: it has what the release has, and from 10.0 on that is a command.
+      const isNew = meta.machine === 'microvm' && Number(release) >= 10;
+      expect(deduplicated).toEqual(isNew ? ['switchover-start'] : []);
       return;
     }
     expect(deduplicated).toEqual([
