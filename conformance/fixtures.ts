@@ -75,3 +75,13 @@ export function loadFixture(release: string, name: string): Fixture {
     ? { meta, stream }
     : { meta, stream, returnPath: load(meta.returnPath) };
 }
+
+/** Returns where a release's `-dump-vmstate` is kept. */
+export function dumpPath(release: string, machine: string): string {
+  return join(fixturesDirectory, release, 'dumps', `${machine}.json.gz`);
+}
+
+/** Loads what a release said for `-dump-vmstate`, as text. */
+export function loadDump(release: string, machine = 'pc-q35-5.2'): string {
+  return gunzipSync(readFileSync(dumpPath(release, machine))).toString('utf8');
+}

@@ -7,6 +7,13 @@ export {
   struct,
 } from './description.ts';
 export { type Device, type VmstateDeviceOptions, vmstateDevice } from './device.ts';
+export {
+  type Dump,
+  type DumpDescription,
+  type DumpField,
+  type DumpType,
+  parseDump,
+} from './dump.ts';
 export { type Field, type FieldOptions, field } from './field.ts';
 export {
   type ArrayOf,

@@ -10,7 +10,8 @@ export type VmstateErrorCode =
   | 'COUNT_INVALID'
   | 'HOOK_FAILED'
   | 'VMDESC_INVALID'
-  | 'VMDESC_MISMATCH';
+  | 'VMDESC_MISMATCH'
+  | 'DUMP_INVALID';
 
 /** Says that device state could not be saved or loaded, and in which section and field. */
 export class VmstateError extends WherryError<VmstateErrorCode> {
