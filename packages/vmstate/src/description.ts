@@ -35,13 +35,40 @@ export interface DescriptionSpec<F extends readonly Field[], Sub extends readonl
   readonly subsections?: Sub;
   /** For a subsection: whether the state needs it on the wire. */
   readonly needed?: (state: never) => boolean;
-  /** Changes the state's copy before it is written. */
+  /** Whether a machine that holds the device cannot be migrated; default false. */
+  readonly unmigratable?: boolean;
+  /** Whether the state is sent while the migration is set up, the guest running; default false. */
+  readonly earlySetup?: boolean;
+  /** Place in the order of sections; default `default`. */
+  readonly priority?: MigrationPriority;
+  /** Changes the state's copy before it is written; a throw ends the save. */
   readonly preSave?: (state: FieldsState<F>) => void;
+  /** Runs after fields and subsections, also where writing them failed, unless `preSave` refused. */
+  readonly postSave?: (state: FieldsState<F>) => void;
   /** Sets on the state's copy what absent fields and subsections leave. */
   readonly preLoad?: (state: FieldsState<F>) => void;
   /** Checks or completes the loaded state; a throw refuses it. */
   readonly postLoad?: (state: FieldsState<F>, version: number) => void;
 }
+
+/**
+ * The order in which devices are sent, first to last; within one priority, that of registration.
+ *
+ * @see MigrationPriority in QEMU's include/migration/vmstate.h
+ */
+export const MIGRATION_PRIORITIES = [
+  'gicv3',
+  'gicv3-its',
+  'apic',
+  'virtio-mem',
+  'pci-bus',
+  'iommu',
+  'default',
+  'low',
+] as const;
+
+/** One of {@link MIGRATION_PRIORITIES}. */
+export type MigrationPriority = (typeof MIGRATION_PRIORITIES)[number];
 
 type SubsectionState<Sub extends readonly Description[]> = Sub extends readonly [
   infer Head,
@@ -71,6 +98,9 @@ export class Description<S = unknown> {
   readonly minimumVersion: number;
   readonly fields: readonly Field[];
   readonly subsections: readonly Description[];
+  readonly unmigratable: boolean;
+  readonly earlySetup: boolean;
+  readonly priority: MigrationPriority;
   /** Bytes of the whole state when no part of it is conditional or of variable size. */
   readonly fixedBytes: number | undefined;
   readonly #vmdescNames: readonly string[];
@@ -83,6 +113,9 @@ export class Description<S = unknown> {
     this.minimumVersion = spec.minimumVersion ?? spec.version;
     this.fields = spec.fields;
     this.subsections = spec.subsections ?? [];
+    this.unmigratable = spec.unmigratable ?? false;
+    this.earlySetup = spec.earlySetup ?? false;
+    this.priority = spec.priority ?? 'default';
     this.fixedBytes = fixedBytesOf(spec);
     this.#vmdescNames = vmdescNames(spec.fields);
   }
@@ -96,11 +129,28 @@ export class Description<S = unknown> {
    * Writes the state: its fields in order, then the subsections that are needed.
    *
    * @returns the state's entry in the vmdesc
+   * @throws VmstateError `HOOK_FAILED`, and the codes of the kinds
    * @see vmstate_save_state_v in QEMU's migration/vmstate.c
    */
   save(writer: ByteWriter, state: S, version: number = this.version): VmdescState {
     const source = { ...(state as State) };
-    this.#spec.preSave?.(source as never);
+    const path = [this.name];
+    this.#runHook('pre_save', path, () => this.#spec.preSave?.(source as never));
+    let described: VmdescState;
+    try {
+      described = this.#saveParts(writer, source, version);
+    } catch (error) {
+      // The first failure is the one that is told.
+      try {
+        this.#spec.postSave?.(source as never);
+      } catch {}
+      throw error;
+    }
+    this.#runHook('post_save', path, () => this.#spec.postSave?.(source as never));
+    return described;
+  }
+
+  #saveParts(writer: ByteWriter, source: State, version: number): VmdescState {
     const fields: VmdescField[] = [];
     for (const [i, f] of this.fields.entries()) {
       if (!isPresent(f, source, version)) continue;
@@ -125,7 +175,7 @@ export class Description<S = unknown> {
     let source = state as State;
     if (this.#spec.preSave !== undefined) {
       source = { ...source };
-      this.#spec.preSave(source as never);
+      this.#runHook('pre_save', [this.name], () => this.#spec.preSave?.(source as never));
     }
     for (const f of this.fields) putFixedField(writer, f, source);
   }
@@ -275,6 +325,7 @@ function fixedBytesOf(
   spec: DescriptionSpec<readonly Field[], readonly Description[]>,
 ): number | undefined {
   if (spec.subsections !== undefined && spec.subsections.length > 0) return undefined;
+  if (spec.postSave !== undefined) return undefined;
   let bytes = 0;
   for (const { kind, present, since } of spec.fields) {
     if (present !== undefined || since > spec.version) return undefined;

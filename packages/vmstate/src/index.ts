@@ -3,6 +3,8 @@ export {
   Description,
   type DescriptionSpec,
   describe,
+  MIGRATION_PRIORITIES,
+  type MigrationPriority,
   type StateOf,
   struct,
 } from './description.ts';

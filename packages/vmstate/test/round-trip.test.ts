@@ -258,6 +258,41 @@ suite('a description', () => {
       /post_load of 'picky' refused the state: found a is too big/,
     );
   });
+
+  it('ends a save by a hook that refuses, and runs post_save unless pre_save did', () => {
+    const ran: string[] = [];
+    const fragile = (failing: string) =>
+      describe({
+        name: 'fragile',
+        version: 1,
+        fields: [field('mac', buffer(2))],
+        preSave: () => {
+          if (failing === 'pre_save') throw new Error('not now');
+        },
+        postSave: () => {
+          ran.push(failing);
+          if (failing === 'post_save') throw new Error('not now');
+        },
+      });
+    const save = (failing: string, length: number) => () =>
+      fragile(failing).encode({ mac: new Uint8Array(length) });
+    expect(save('pre_save', 2)).toThrow(/pre_save of 'fragile' refused the state: found not now/);
+    expect(save('post_save', 2)).toThrow(/post_save of 'fragile' refused the state/);
+    expect(save('none', 2)()).toEqual(new Uint8Array(2));
+    expect(save('post_save', 1)).toThrow(/expected 2 bytes, found 1 bytes/);
+    expect(ran).toEqual(['post_save', 'none', 'post_save']);
+  });
+
+  it('carries what decides about its place in a migration', () => {
+    const fields = [field('a', u8)] as const;
+    expect(describe({ name: 'd', version: 1, fields })).toMatchObject({
+      unmigratable: false,
+      earlySetup: false,
+      priority: 'default',
+    });
+    const spec = { unmigratable: true, earlySetup: true, priority: 'apic' } as const;
+    expect(describe({ name: 'd', version: 1, fields, ...spec })).toMatchObject(spec);
+  });
 });
 
 suite('a vmdesc', () => {
