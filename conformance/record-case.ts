@@ -10,6 +10,7 @@ export interface RecordCase {
   /** The releases that can record it. */
   readonly releases: readonly Release[];
   readonly machine: string;
+  readonly ram: string;
   readonly firmware: 'wherry' | 'flash';
   readonly args: readonly string[];
   readonly guest: Required<Pick<GuestOptions, 'rangeStart' | 'rangeEnd' | 'passesPerSecond'>>;
@@ -17,6 +18,8 @@ export interface RecordCase {
   readonly parameters: MigrationParameters;
   /** What a destination is given that loads the stream from a file; absent if none can. */
   readonly load?: MigrationSettings;
+  /** Where it loads `stream.qevm` from. */
+  readonly loadUri: string;
   run(source: QemuProcess, settings: MigrationSettings): Promise<RecordedMigration>;
 }
 
@@ -24,18 +27,22 @@ export interface RecordCase {
 export interface RecordedMigration {
   readonly recording: Recording;
   readonly firstPassAtDestination?: number;
+  /** Where the source's last mark does not tell it. */
+  readonly lastPass?: number;
 }
 
 /** A plain precopy migration of a plain machine, to be refined. */
 export const precopy: Omit<RecordCase, 'name'> = {
   releases,
   machine: 'pc-q35-5.2',
+  ram: '8M',
   firmware: 'wherry',
   args: [],
   guest: { rangeStart: 0x10_0000, rangeEnd: 0x14_0000, passesPerSecond: 20 },
   capabilities: [],
   parameters: {},
   load: {},
+  loadUri: 'exec:cat stream.qevm',
   run: recordPrecopy,
 };
 
@@ -58,11 +65,11 @@ export async function startSource(peer: Peer, recordCase: RecordCase): Promise<Q
 /** Starts the case's machine, as a destination where it is told what comes in. */
 export function startMachine(
   peer: Peer,
-  { machine, firmware, args, guest }: RecordCase,
+  { machine, ram, firmware, args, guest }: RecordCase,
   incoming?: string,
 ): Promise<QemuProcess> {
   return QemuProcess.start(peer, {
-    ...{ machine, firmware, args, guest },
+    ...{ machine, ram, firmware, args, guest },
     ...(incoming === undefined ? {} : { incoming }),
   });
 }

@@ -1,5 +1,6 @@
 import type { MigrationSettings, QemuProcess } from './qemu.ts';
 import { precopy, type RecordCase, type RecordedMigration, startMachine } from './record-case.ts';
+import { modeCases } from './record-modes.ts';
 import { zooCases } from './record-zoo.ts';
 import { TcpRecorder } from './tcp-recorder.ts';
 
@@ -47,6 +48,7 @@ export const recordCases: readonly RecordCase[] = [
   },
   postcopy,
   ...zooCases,
+  ...modeCases,
 ];
 
 /**

@@ -10,26 +10,31 @@ export interface Recording {
 }
 
 /**
- * Records one TCP connection to 127.0.0.1: alone, taking all that comes, or in the middle, relaying
- * both directions to another port.
+ * Records a migration's TCP connection to 127.0.0.1: alone, taking all that comes, or in the middle,
+ * relaying both directions to another port. Of several connections it keeps the one that carries the
+ * stream.
  */
 export class TcpRecorder implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   #port = 0;
+  #connectionsLeft: number;
+  #openConnections = 0;
+  #main: Recording | undefined;
   readonly #finished = Promise.withResolvers<Recording>();
 
-  private constructor(targetPort: number | undefined) {
+  private constructor(targetPort: number | undefined, connections: number) {
+    this.#connectionsLeft = connections;
     this.#server = createServer({ allowHalfOpen: true }, (socket) => {
-      this.#server.close(); // one connection only
+      if (--this.#connectionsLeft === 0) this.#server.close();
       this.#record(socket, targetPort);
     });
     this.#finished.promise.catch(() => {}); // may fail before anyone waits for it
   }
 
-  /** Starts to listen on a free port. */
-  static async listen(targetPort?: number): Promise<TcpRecorder> {
-    const recorder = new TcpRecorder(targetPort);
+  /** Starts to listen on a free port for this many connections. */
+  static async listen(targetPort?: number, connections = 1): Promise<TcpRecorder> {
+    const recorder = new TcpRecorder(targetPort, connections);
     recorder.#server.listen(0, '127.0.0.1');
     await once(recorder.#server, 'listening');
     recorder.#port = (recorder.#server.address() as AddressInfo).port;
@@ -41,7 +46,7 @@ export class TcpRecorder implements AsyncDisposable {
     return `tcp:127.0.0.1:${this.#port}`;
   }
 
-  /** Resolves when both sides have ended the connection. */
+  /** Resolves when both sides have ended every connection. */
   get finished(): Promise<Recording> {
     return this.#finished.promise;
   }
@@ -66,15 +71,19 @@ export class TcpRecorder implements AsyncDisposable {
       sockets.push(target);
     }
     let open = sockets.length;
+    this.#openConnections++;
     for (const socket of sockets) {
       this.#sockets.add(socket);
       socket.on('error', (error) => this.#finished.reject(error));
       socket.once('close', () => {
         if (--open > 0) return;
-        this.#finished.resolve({
-          forward: Buffer.concat(forward),
-          backward: Buffer.concat(backward),
-        });
+        const first = Buffer.concat(forward);
+        if (first.toString('latin1', 0, 4) === 'QEVM') {
+          this.#main = { forward: first, backward: Buffer.concat(backward) };
+        }
+        if (--this.#openConnections > 0 || this.#connectionsLeft > 0) return;
+        if (this.#main !== undefined) this.#finished.resolve(this.#main);
+        else this.#finished.reject(new Error('no connection carried a migration stream'));
       });
     }
   }

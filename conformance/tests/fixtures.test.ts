@@ -31,12 +31,12 @@ describe.each(listFixtures())('$release/$case', ({ release, case: name }) => {
   });
 
   const recordCase = recordCases.find((known) => known.name === name)!;
-  const { load } = recordCase;
+  const { load, loadUri } = recordCase;
   if (load !== undefined) {
     peerTest(parseRelease(release), 'loads it, and the guest goes on', async (peer) => {
       await using qemu = await startMachine(peer, recordCase, 'defer');
       writeFileSync(join(qemu.directory, 'stream.qevm'), fixture.stream);
-      await qemu.listen('exec:cat stream.qevm', load);
+      await qemu.listen(loadUri, load);
       await qemu.waitForMigration();
       const first = fixture.meta.lastPass + 1;
       const marks = await qemu.waitForPass(first + 4);

@@ -16,11 +16,17 @@ export function fuzzSeeds(): Uint8Array[] {
   return [
     smallStream(),
     ...listFixtures().flatMap(({ release, case: name }) => {
+      if (!hasFooters(name)) return [];
       const { stream } = loadFixture(release, name);
       const reduced = reduce(stream);
       return name === 'postcopy' ? [packaged(reduced.devices)] : [reduced.stream];
     }),
   ];
+}
+
+/** Whether the streams of a recorded case have footers, by which sections are cut out here. */
+function hasFooters(name: string): boolean {
+  return name !== 'no-footers' && name !== 'machine-2.2';
 }
 
 /** Keeps head, START of RAM, small devices, and their part of the vmdesc. */
