@@ -8,6 +8,7 @@ const COMMANDS = {
   host: async () => (await import('./host/command.ts')).hostCommand(),
   migrate: async () => (await import('./migrate/command.ts')).migrateCommand(),
   inspect: async () => (await import('./inspect/command.ts')).inspectCommand(),
+  explain: async () => (await import('./explain/command.ts')).explainCommand(),
   receive: async () => (await import('./receive/command.ts')).receiveCommand(),
 } as const satisfies Record<string, () => Promise<Command>>;
 
@@ -16,6 +17,7 @@ const SUMMARIES: Readonly<Record<keyof typeof COMMANDS, string>> = {
   host: 'start a simulated host: a guest behind a QMP socket',
   migrate: 'migrate between two hosts through their QMP sockets',
   inspect: 'show what is in a migration stream',
+  explain: 'say what a message of a failed migration means',
   receive: 'take a guest out of a real QEMU and keep its stream in a file',
 };
 
