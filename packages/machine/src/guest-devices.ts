@@ -1,4 +1,4 @@
-import { type Device, vmstateDevice } from '@wherry/vmstate';
+import type { DeviceRegistry } from '@wherry/vmstate';
 import { rtcAt, rtcAtPowerOn, rtcDescription } from './devices/rtc.ts';
 import { serialAtReset, serialDescription } from './devices/serial.ts';
 import {
@@ -37,10 +37,6 @@ export interface GuestDevicesOptions {
  * how the guest's progress since then changed them. State is derived when it is saved.
  */
 export class GuestDevices {
-  /** Sent before those of the vCPUs. */
-  readonly clock: Device;
-  /** Sent after those of the vCPUs, in the order of QEMU's sections. */
-  readonly others: readonly Device[];
   readonly #options: GuestDevicesOptions;
   #runningSinceMs: number | undefined;
   #clock = virtualClockAtPowerOn();
@@ -55,57 +51,60 @@ export class GuestDevices {
   constructor(options: GuestDevicesOptions) {
     this.#options = options;
     this.#rtc = rtcAtPowerOn(this.#nowNs(), options.ramBytes);
-    this.clock = vmstateDevice({
-      idstr: 'timer',
+  }
+
+  /** Registers the clock, which comes before the vCPUs. */
+  registerClock(registry: DeviceRegistry): void {
+    registry.register({
       description: virtualClockDescription,
       get: () => virtualClockAfter(this.#clock, this.#ranNs()),
       set: (state) => {
         this.#clock = state;
       },
     });
-    this.others = [
-      vmstateDevice({
-        idstr: 'mc146818rtc',
-        description: rtcDescription,
-        get: () => (this.#rtcIsLoaded ? this.#rtc : rtcAt(this.#rtc, this.#nowNs())),
-        set: (state) => {
-          this.#rtc = state;
-          this.#rtcIsLoaded = true;
-        },
-      }),
-      vmstateDevice({
-        idstr: 'serial',
-        description: serialDescription,
-        get: () => this.#serialNow(),
-        set: (state) => {
-          this.#serial = state;
-        },
-      }),
-      vmstateDevice({
-        idstr: `0000:00:0${NET_SLOT}.0/virtio-net`,
-        description: virtioNetDescription,
-        get: () => ({ virtio: virtioAfter(this.#net, options.rounds()) }),
-        set: ({ virtio }) => {
-          this.#net = virtio;
-        },
-      }),
-      vmstateDevice({
-        idstr: `0000:00:0${BLK_SLOT}.0/virtio-blk`,
-        description: virtioBlkDescription,
-        get: () => ({ virtio: virtioAfter(this.#blk, options.rounds()) }),
-        set: ({ virtio }) => {
-          this.#blk = virtio;
-        },
-      }),
-      vmstateDevice({
-        idstr: '0000:00:04.0/virtio-balloon',
-        description: virtioBalloonDescription,
-        get: () => ({ virtio: this.#balloon }),
-        set: ({ virtio }) => {
-          this.#balloon = virtio;
-        },
-      }),
-    ];
+  }
+
+  /** Registers the others, in QEMU's order. */
+  registerOthers(registry: DeviceRegistry): void {
+    registry.register({
+      description: rtcDescription,
+      get: () => (this.#rtcIsLoaded ? this.#rtc : rtcAt(this.#rtc, this.#nowNs())),
+      set: (state) => {
+        this.#rtc = state;
+        this.#rtcIsLoaded = true;
+      },
+    });
+    registry.register({
+      description: serialDescription,
+      get: () => this.#serialNow(),
+      set: (state) => {
+        this.#serial = state;
+      },
+    });
+    registry.register({
+      busPath: `0000:00:0${NET_SLOT}.0`,
+      description: virtioNetDescription,
+      get: () => ({ virtio: virtioAfter(this.#net, this.#options.rounds()) }),
+      set: ({ virtio }) => {
+        this.#net = virtio;
+      },
+    });
+    registry.register({
+      busPath: `0000:00:0${BLK_SLOT}.0`,
+      description: virtioBlkDescription,
+      get: () => ({ virtio: virtioAfter(this.#blk, this.#options.rounds()) }),
+      set: ({ virtio }) => {
+        this.#blk = virtio;
+      },
+    });
+    registry.register({
+      busPath: '0000:00:04.0',
+      description: virtioBalloonDescription,
+      get: () => ({ virtio: this.#balloon }),
+      set: ({ virtio }) => {
+        this.#balloon = virtio;
+      },
+    });
   }
 
   /** Sets the devices up as the guest's firmware and drivers do. */

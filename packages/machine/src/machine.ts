@@ -1,5 +1,5 @@
 import { type FaultStatistics, GuestRam, type RamBlockSpec } from '@wherry/page-engine';
-import type { Device } from '@wherry/vmstate';
+import { type Device, DeviceRegistry } from '@wherry/vmstate';
 import {
   CHECKS,
   KICKS,
@@ -51,7 +51,7 @@ export class Machine {
   readonly machineType: string;
   readonly ram: GuestRam;
   /**
-   * The devices, in the order of QEMU's sections; those whose `isNeeded` is false send none.
+   * The devices, in QEMU's order of registration; those whose `isNeeded` is false send none.
    * Save and load them while the machine is stopped.
    */
   readonly devices: readonly Device[];
@@ -75,13 +75,15 @@ export class Machine {
       ramBytes: ram.blocks[0]?.lengthBytes ?? 0,
       rounds: () => this.#controls.find((control) => control.drives)?.u32(KICKS),
     });
-    this.devices = [
-      this.#guestDevices.clock,
-      ...this.#controls.map((control) =>
+    const registry = new DeviceRegistry();
+    this.#guestDevices.registerClock(registry);
+    for (const control of this.#controls) {
+      registry.add(
         vcpuDevice(ram, control, () => this.#controls.filter((other) => other !== control)),
-      ),
-      ...this.#guestDevices.others,
-    ];
+      );
+    }
+    this.#guestDevices.registerOthers(registry);
+    this.devices = registry.devices;
     this.#failed.promise.catch(() => {}); // is looked at where something waits for the threads
   }
 

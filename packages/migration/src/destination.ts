@@ -14,10 +14,11 @@ import {
   skip,
   writeReturnPathMessage,
 } from '@wherry/stream';
-import type { Device } from '@wherry/vmstate';
+import { type Device, DeviceRegistry } from '@wherry/vmstate';
 import type { Capabilities } from './capabilities.ts';
 import { InputChannel } from './channels.ts';
 import type { Clock } from './clock.ts';
+import { deviceError } from './device-error.ts';
 import { GlobalState } from './global-state.ts';
 import type { GuestPort } from './guest-port.ts';
 import { MigrationError } from './migration-error.ts';
@@ -48,7 +49,7 @@ const POSTCOPY_STATES = ['none', 'advise', 'discard', 'listening', 'running', 'e
 type PostcopyState = (typeof POSTCOPY_STATES)[number];
 
 interface OpenSection {
-  readonly head: SectionHead & { readonly idstr: string };
+  readonly head: Extract<SectionHead, { readonly idstr: string }>;
   readonly device: Device | 'ram';
 }
 
@@ -66,6 +67,7 @@ export class DestinationMigration {
   readonly #receiver: RamReceiver;
   readonly #ramLoad: RamLoad;
   readonly #globalState = new GlobalState();
+  readonly #registry: DeviceRegistry;
   readonly #sections = new Map<number, OpenSection>();
   readonly #faultService = new AbortController();
   readonly #answers = new ByteWriter(64);
@@ -82,6 +84,7 @@ export class DestinationMigration {
 
   constructor(options: DestinationOptions) {
     this.#options = options;
+    this.#registry = new DeviceRegistry([this.#globalState.device, ...options.guest.devices]);
     this.#receiver = new RamReceiver(options.guest.ram);
     this.#ramLoad = new RamLoad(options.guest.ram, this.#receiver);
     this.#input = new InputChannel(options.transport, 'stream', this.#receiver.input.bytes);
@@ -176,7 +179,13 @@ export class DestinationMigration {
   *#loadSection(reader: ByteReader, head: SectionHead, offset: number): Parser<void> {
     const { head: start, device } = this.#resolve(head, offset);
     if (device === 'ram') yield* this.#ramLoad.loadBody(reader, this.#advised);
-    else yield* device.load(reader, start.kind === 'full' ? start.version : device.version);
+    else {
+      try {
+        yield* device.load(reader, start.kind === 'full' ? start.version : device.version);
+      } catch (cause) {
+        throw deviceError('loading', start, cause);
+      }
+    }
     yield* readFooter(reader, head.sectionId, start.idstr);
   }
 
@@ -193,15 +202,13 @@ export class DestinationMigration {
     }
     const { idstr, instanceId, version } = head;
     const isRam = idstr === RAM_SECTION.idstr && instanceId === RAM_SECTION.instanceId;
-    const device = isRam ? 'ram' : this.#device(idstr, instanceId);
+    const device = isRam ? 'ram' : this.#registry.find(idstr, instanceId);
     if (device === undefined) {
       throw new MigrationError(
         'SECTION_UNKNOWN',
         `Unknown section or instance '${idstr}' ${instanceId}. Make sure that your current VM setup matches your saved VM setup, including any hotplugged devices`,
         {
-          expected: this.#allDevices()
-            .map((d) => d.idstr)
-            .join(', '),
+          expected: this.#registry.devices.map((d) => d.idstr).join(', '),
           offset,
           path: [idstr],
           likely: 'The source has a device that this side lacks, or has it at another address',
@@ -223,14 +230,6 @@ export class DestinationMigration {
     const open: OpenSection = { head, device };
     if (head.kind === 'start') this.#sections.set(head.sectionId, open);
     return open;
-  }
-
-  #allDevices(): readonly Device[] {
-    return [this.#globalState.device, ...this.#options.guest.devices];
-  }
-
-  #device(idstr: string, instanceId: number): Device | undefined {
-    return this.#allDevices().find((d) => d.idstr === idstr && d.instanceId === instanceId);
   }
 
   async #command(command: Command, offset: number): Promise<void> {
@@ -410,7 +409,8 @@ export class DestinationMigration {
   /** Encodes the devices anew, for a comparison; nothing that goes wrong with it may keep the guest from running. */
   #keepDeviceStates(): void {
     try {
-      this.deviceStates = this.#allDevices()
+      this.deviceStates = this.#registry
+        .inSectionOrder()
         .filter((device) => device.isNeeded())
         .map(encodeDevice);
     } catch {

@@ -21,8 +21,10 @@ export interface FaultSource {
 export interface GuestPort {
   readonly machineType: string;
   readonly ram: GuestRam;
-  /** Devices in the order in which their sections are sent. */
+  /** Devices in the order of their registration. */
   readonly devices: readonly Device[];
+  /** What keeps the guest here besides devices that cannot be migrated, oldest first, in whole sentences. */
+  readonly blockers?: readonly string[];
   readonly faults: FaultSource;
   /** Whether the vCPUs run. */
   readonly running: boolean;

@@ -1,3 +1,4 @@
+export { checkMigratable, migrationBlockers } from './blockers.ts';
 export {
   CAPABILITIES,
   type Capabilities,

@@ -14,9 +14,15 @@ import {
   writeSectionHead,
   writeVmdesc,
 } from '@wherry/stream';
-import type { Device, VmdescDevice } from '@wherry/vmstate';
+import {
+  type Device,
+  type DeviceRegistry,
+  MIGRATION_PRIORITIES,
+  type VmdescDevice,
+} from '@wherry/vmstate';
+import { deviceError } from './device-error.ts';
 
-/** Registration order makes the ids: RAM first, then the devices. */
+/** RAM registers first, then the devices in their order: that makes the ids. */
 const RAM_SECTION_ID = 1;
 
 /** The bytes of a device's section as they crossed. */
@@ -29,23 +35,50 @@ export interface DeviceState {
 /** Writes the frames of a source's stream, in wire order, around the page records of others. */
 export class SourceFrames {
   readonly #writer: ByteWriter;
+  readonly #machineType: string;
+  readonly #registry: DeviceRegistry;
+  readonly #states: DeviceState[] = [];
+  readonly #vmdesc: VmdescDevice[] = [];
 
-  constructor(writer: ByteWriter) {
+  constructor(writer: ByteWriter, machineType: string, registry: DeviceRegistry) {
     this.#writer = writer;
+    this.#machineType = machineType;
+    this.#registry = registry;
+  }
+
+  /** What was sent of the devices so far. */
+  get states(): readonly DeviceState[] {
+    return this.#states;
   }
 
   /** Header and configuration. */
-  begin(machineType: string): void {
+  begin(): void {
     writeHeader(this.#writer);
-    writeConfiguration(this.#writer, { machineType });
+    writeConfiguration(this.#writer, { machineType: this.#machineType });
   }
 
   command(command: Command): void {
     writeCommand(this.#writer, command);
   }
 
-  /** The START section of RAM: its list of blocks; with page sizes where postcopy needs them. */
-  ramStart(ram: GuestRam, withPageSizes: boolean): void {
+  /**
+   * What goes out while the guest runs on and no page has been sent: the START section of RAM, and the
+   * FULL sections of the early-setup devices, which go ahead of it where their priority says so.
+   *
+   * @throws MigrationError `DEVICE_STATE`
+   * @see qemu_savevm_state_setup in QEMU's migration/savevm.c
+   */
+  setUp(ram: GuestRam, withPageSizes: boolean): void {
+    const early = this.#registry.inSectionOrder().filter(({ earlySetup }) => earlySetup);
+    const isAhead = ({ priority }: Device): boolean =>
+      MIGRATION_PRIORITIES.indexOf(priority) < MIGRATION_PRIORITIES.indexOf('default');
+    for (const device of early.filter(isAhead)) this.#device(device);
+    this.#ramStart(ram, withPageSizes);
+    for (const device of early.filter((device) => !isAhead(device))) this.#device(device);
+  }
+
+  /** The list of blocks; with page sizes where postcopy needs them. */
+  #ramStart(ram: GuestRam, withPageSizes: boolean): void {
     writeSectionHead(this.#writer, { kind: 'start', sectionId: RAM_SECTION_ID, ...RAM_SECTION });
     const entries = ram.blocks.map(({ name, lengthBytes, hostPageBytes }) => ({
       name,
@@ -67,37 +100,45 @@ export class SourceFrames {
     writeFooter(this.#writer, RAM_SECTION_ID);
   }
 
-  /** The FULL section of every device that has something to send. */
-  devices(devices: readonly Device[]): { states: DeviceState[]; vmdesc: VmdescDevice[] } {
-    const states: DeviceState[] = [];
-    const vmdesc: VmdescDevice[] = [];
-    let sectionId = RAM_SECTION_ID;
-    for (const device of devices) {
-      sectionId += 1;
-      if (!device.isNeeded()) continue;
-      const { idstr, instanceId, version } = device;
-      writeSectionHead(this.#writer, { kind: 'full', sectionId, idstr, instanceId, version });
-      const start = this.#writer.length;
-      vmdesc.push(device.save(this.#writer));
-      states.push({ idstr, instanceId, bytes: this.#writer.bytes.slice(start) });
-      writeFooter(this.#writer, sectionId);
+  /**
+   * The FULL sections of all devices but those of early setup.
+   *
+   * @throws MigrationError `DEVICE_STATE`
+   */
+  devices(): void {
+    for (const device of this.#registry.inSectionOrder()) {
+      if (!device.earlySetup) this.#device(device);
     }
-    return { states, vmdesc };
   }
 
-  /** The end of the stream, with its description where there is one. */
-  end(vmdesc?: { readonly machineType: string; readonly devices: readonly VmdescDevice[] }): void {
+  #device(device: Device): void {
+    if (!device.isNeeded()) return;
+    const sectionId = RAM_SECTION_ID + 1 + this.#registry.devices.indexOf(device);
+    const { idstr, instanceId, version } = device;
+    writeSectionHead(this.#writer, { kind: 'full', sectionId, idstr, instanceId, version });
+    const start = this.#writer.length;
+    try {
+      this.#vmdesc.push(device.save(this.#writer));
+    } catch (cause) {
+      throw deviceError('saving', device, cause);
+    }
+    this.#states.push({ idstr, instanceId, bytes: this.#writer.bytes.slice(start) });
+    writeFooter(this.#writer, sectionId);
+  }
+
+  /** The end of the stream, with its description in precopy. */
+  end(withVmdesc: boolean): void {
     this.#writer.u8(SectionType.eof);
-    if (vmdesc === undefined) return;
+    if (!withVmdesc) return;
     const configuration = {
       vmsd_name: 'configuration',
       version: 1,
       fields: [
         { name: 'len', type: 'uint32', size: 4 },
-        { name: 'name', type: 'buffer', size: vmdesc.machineType.length },
+        { name: 'name', type: 'buffer', size: this.#machineType.length },
       ],
     };
-    const description = { configuration, page_size: TARGET_PAGE_BYTES, devices: vmdesc.devices };
+    const description = { configuration, page_size: TARGET_PAGE_BYTES, devices: this.#vmdesc };
     writeVmdesc(this.#writer, JSON.stringify(description));
   }
 }

@@ -1,6 +1,8 @@
 import { BytesError, ByteWriter, WherryError } from '@wherry/bytes';
 import { RamSender } from '@wherry/page-engine';
 import { readReturnPathMessage } from '@wherry/stream';
+import { DeviceRegistry } from '@wherry/vmstate';
+import { checkMigratable } from './blockers.ts';
 import { type Capabilities, usesReturnPath } from './capabilities.ts';
 import { InputChannel, OutputChannel, RateLimit } from './channels.ts';
 import type { Clock } from './clock.ts';
@@ -66,6 +68,7 @@ export class SourceMigration {
   readonly #statistics: SourceStatistics;
   readonly #rate: RateLimit;
   readonly #globalState = new GlobalState();
+  readonly #registry: DeviceRegistry;
   readonly #abort = new AbortController();
   #status: MigrationStatus = 'none';
   #error: Error | undefined;
@@ -86,7 +89,8 @@ export class SourceMigration {
     this.#sender = new RamSender(guest.ram);
     this.#output = new OutputChannel(transport);
     this.#input = new InputChannel(transport, 'return path');
-    this.#frames = new SourceFrames(this.#output.frames);
+    this.#registry = new DeviceRegistry([this.#globalState.device, ...guest.devices]);
+    this.#frames = new SourceFrames(this.#output.frames, guest.machineType, this.#registry);
     this.#rate = new RateLimit(clock);
     this.#statistics = new SourceStatistics(clock, () => ({
       ...this.#sender.counters,
@@ -155,6 +159,7 @@ export class SourceMigration {
       if (returnPath !== undefined && this.#shut !== 0) this.#checkAborted();
       this.#succeed();
     } catch (error) {
+      if (error instanceof MigrationError) this.#stopWith(error); // its own: nobody knows it better
       await this.#awaitLastWord(returnPath);
       // A destination that is done may close before this side has seen its last write through.
       if (this.#shut === 0 && this.#commitment !== 'none') this.#succeed();
@@ -167,9 +172,10 @@ export class SourceMigration {
   async #setUp(): Promise<void> {
     const { guest, capabilities } = this.#options;
     const postcopy = capabilities.has('postcopy-ram');
+    checkMigratable(guest);
     this.#guestWasRunning = guest.running;
     this.#sender.oweAll();
-    this.#frames.begin(guest.machineType);
+    this.#frames.begin();
     if (usesReturnPath(capabilities)) {
       this.#frames.command({ name: 'open-return-path' });
       this.#frames.command({ name: 'ping', value: 1 });
@@ -177,7 +183,7 @@ export class SourceMigration {
     if (postcopy) {
       this.#frames.command({ name: 'postcopy-advise', ram: postcopyAdvice(guest.ram) });
     }
-    this.#frames.ramStart(guest.ram, postcopy);
+    this.#frames.setUp(guest.ram, postcopy);
     this.#pass(0);
     await this.#output.flush();
     this.#statistics.setupDone();
@@ -220,20 +226,13 @@ export class SourceMigration {
 
   /** Sends the rest of RAM, the devices and the end. The point of no return is its last write. */
   async #complete(): Promise<void> {
-    const { machineType } = this.#options.guest;
     await this.#sendPart('end', Number.POSITIVE_INFINITY);
-    const vmdesc = this.#sendDevices(this.#frames);
-    this.#frames.end({ machineType, devices: vmdesc });
+    this.#frames.devices();
+    this.deviceStates = this.#frames.states;
+    this.#frames.end(true);
     this.#checkAborted();
     this.#commitment = 'handing-over';
     await this.#output.flush();
-  }
-
-  #sendDevices(frames: SourceFrames): ReturnType<SourceFrames['devices']>['vmdesc'] {
-    const devices = [this.#globalState.device, ...this.#options.guest.devices];
-    const { states, vmdesc } = frames.devices(devices);
-    this.deviceStates = states;
-    return vmdesc;
   }
 
   /** Hands the guest over, then sends its pages: those that it waits for first. */
@@ -250,7 +249,7 @@ export class SourceMigration {
     this.#setStatus('postcopy-active');
     while (this.#sender.owedPages() > 0) await this.#sendPart('part', POSTCOPY_CHUNK_BYTES);
     await this.#sendPart('end', Number.POSITIVE_INFINITY);
-    this.#frames.end();
+    this.#frames.end(false);
     await this.#output.flush();
   }
 
@@ -274,9 +273,10 @@ export class SourceMigration {
 
   #sendPackage(): void {
     const content = new ByteWriter();
-    const frames = new SourceFrames(content);
+    const frames = new SourceFrames(content, this.#options.guest.machineType, this.#registry);
     frames.command({ name: 'postcopy-listen' });
-    this.#sendDevices(frames);
+    frames.devices();
+    this.deviceStates = [...this.#frames.states, ...frames.states];
     frames.command({ name: 'ping', value: 3 });
     frames.command({ name: 'postcopy-run' });
     this.#frames.command({ name: 'packaged', lengthBytes: content.length });
@@ -400,7 +400,7 @@ export class SourceMigration {
 
   /** A destination says how it ended before it closes: a better cause than a broken pipe. */
   async #awaitLastWord(returnPath: Promise<void> | undefined): Promise<void> {
-    if (returnPath === undefined || this.#cancelled) return;
+    if (returnPath === undefined || this.#abort.signal.aborted) return;
     const given = new AbortController();
     const waited = this.#options.clock.sleep(LAST_WORD_MS, given.signal).catch(() => {});
     await Promise.race([returnPath, waited]);

@@ -1,6 +1,7 @@
 import { ByteReader, ByteWriter } from '@wherry/bytes';
 import { GuestRam } from '@wherry/page-engine';
 import { type Command, readReturnPathMessage } from '@wherry/stream';
+import { DeviceRegistry } from '@wherry/vmstate';
 import { expect, it } from 'vitest';
 import { DestinationMigration, type GuestPort, type Transport } from '../src/index.ts';
 import { SourceFrames } from '../src/source-frames.ts';
@@ -12,7 +13,7 @@ const MACHINE = 'pc-q35-5.2';
 async function receive(write: (frames: SourceFrames, ram: GuestRam) => void) {
   const ram = await GuestRam.create([{ name: 'pc.ram', lengthBytes: 65536, hostPageBytes: 4096 }]);
   const writer = new ByteWriter();
-  write(new SourceFrames(writer), ram);
+  write(new SourceFrames(writer, MACHINE, new DeviceRegistry()), ram);
   let rest: Uint8Array = writer.finish();
   const answers = new ByteWriter();
   const transport: Transport = {
@@ -52,13 +53,13 @@ const DISCARD: Command = {
 
 it('refuses to start a guest whose pages were discarded and did not come again', async () => {
   const { destination, guest, answers } = await receive((frames, ram) => {
-    frames.begin(MACHINE);
+    frames.begin();
     frames.command({ name: 'open-return-path' });
     const advice = { pageSizesSummary: 4096n, targetPageBytes: 4096n };
     frames.command({ name: 'postcopy-advise', ram: advice });
-    frames.ramStart(ram, true);
+    frames.setUp(ram, true);
     frames.command(DISCARD);
-    frames.end();
+    frames.end(false);
   });
   expect(destination.error?.message).toMatch(
     /ends in the middle of postcopy: expected POSTCOPY_RUN, found the end of the stream, at offset 0x[0-9a-f]+/,
@@ -69,7 +70,7 @@ it('refuses to start a guest whose pages were discarded and did not come again',
 
 it('refuses a discard that was never advised, by command and offset', async () => {
   const { destination } = await receive((frames) => {
-    frames.begin(MACHINE);
+    frames.begin();
     frames.command(DISCARD);
   });
   expect(destination.error?.message).toMatch(

@@ -53,6 +53,7 @@ export class SimulatedGuest implements GuestPort {
   readonly name: string;
   readonly violations: string[] = [];
   readonly devices: GuestPort['devices'];
+  readonly blockers: readonly string[];
   readonly #clock: VirtualClock;
   readonly #all: RunningGuests;
   readonly #random: (below: number) => number;
@@ -93,7 +94,9 @@ export class SimulatedGuest implements GuestPort {
           this.#generations = state.generations.slice();
         },
       }),
+      ...(options.furtherDevices ?? []),
     ];
+    this.blockers = options.blockers ?? [];
   }
 
   static async create(options: SimulatedGuestOptions): Promise<SimulatedGuest> {
@@ -215,4 +218,6 @@ export interface SimulatedGuestOptions {
   readonly machineType?: string;
   readonly device?: string;
   readonly deviceVersion?: number;
+  readonly furtherDevices?: GuestPort['devices'];
+  readonly blockers?: readonly string[];
 }

@@ -1,13 +1,24 @@
 import type { ByteReader, ByteWriter, Parser } from '@wherry/bytes';
-import type { Description } from './description.ts';
+import type { Description, MigrationPriority } from './description.ts';
 import type { VmdescDevice } from './vmdesc.ts';
 
-/** A device's place in a stream: what a section's header names and how its body is written and read. */
-export interface Device {
-  /** The section's name: the device's bus path and its description's name, or the name alone. */
+/** What a section's header names a device by. */
+export interface SectionName {
   readonly idstr: string;
   readonly instanceId: number;
+}
+
+/** A device's place in a stream: what a section's header names and how its body is written and read. */
+export interface Device extends SectionName {
+  /** Names under which older releases send it: found when loading, never sent. */
+  readonly olderNames: readonly SectionName[];
   readonly version: number;
+  /** Its section's place among the others. */
+  readonly priority: MigrationPriority;
+  /** Whether its section goes out while the migration is set up, the guest running. */
+  readonly earlySetup: boolean;
+  /** Whether the machine cannot be migrated while it holds the device. */
+  readonly unmigratable: boolean;
   /** Whether the device sends its section at all. */
   isNeeded(): boolean;
   /** Writes the section's body. @returns its entry in the vmdesc */
@@ -19,7 +30,9 @@ export interface Device {
 /** What {@link vmstateDevice} takes. */
 export interface VmstateDeviceOptions<S> {
   readonly idstr: string;
+  /** Default 0. */
   readonly instanceId?: number;
+  readonly olderNames?: readonly SectionName[];
   readonly description: Description<S>;
   /** Gives the state to save, and the base to load over. */
   readonly get: () => S;
@@ -27,13 +40,12 @@ export interface VmstateDeviceOptions<S> {
   readonly set: (state: S) => void;
 }
 
-/** Makes a device of a description and access to its state. */
+/** Makes a device of a description and access to its state. `DeviceRegistry.register` also names it. */
 export function vmstateDevice<S>(options: VmstateDeviceOptions<S>): Device {
-  const { idstr, description, instanceId = 0 } = options;
+  const { idstr, instanceId = 0, olderNames = [], description } = options;
+  const { version, priority, earlySetup, unmigratable } = description;
   return {
-    idstr,
-    instanceId,
-    version: description.version,
+    ...{ idstr, instanceId, olderNames, version, priority, earlySetup, unmigratable },
     isNeeded: () => description.isNeeded(options.get()),
     save(writer) {
       const state = description.save(writer, options.get());

@@ -8,7 +8,13 @@ export {
   type StateOf,
   struct,
 } from './description.ts';
-export { type Device, type VmstateDeviceOptions, vmstateDevice } from './device.ts';
+export {
+  type Device,
+  type SectionName,
+  type VmstateDeviceOptions,
+  vmstateDevice,
+} from './device.ts';
+export { type DeviceRegistration, DeviceRegistry } from './device-registry.ts';
 export {
   type Dump,
   type DumpDescription,

@@ -9,6 +9,7 @@ export type VmstateErrorCode =
   | 'SUBSECTION_UNKNOWN'
   | 'COUNT_INVALID'
   | 'HOOK_FAILED'
+  | 'REGISTRATION_INVALID'
   | 'VMDESC_INVALID'
   | 'VMDESC_MISMATCH'
   | 'DUMP_INVALID';

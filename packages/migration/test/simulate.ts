@@ -1,0 +1,149 @@
+import type { RamBlockSpec } from '@wherry/page-engine';
+import { expect } from 'vitest';
+import {
+  type Capability,
+  DEFAULT_PARAMETERS,
+  DestinationMigration,
+  type MigrationStatus,
+  type Parameters,
+  SourceMigration,
+} from '../src/index.ts';
+import {
+  RunningGuests,
+  randomFrom,
+  SimulatedGuest,
+  type SimulatedGuestOptions,
+} from './simulated-guest.ts';
+import { VirtualClock } from './virtual-clock.ts';
+import { type NetworkOptions, virtualConnection } from './virtual-network.ts';
+
+/** Bytes. */
+export const KIB: number = 1024;
+export const BLOCKS: readonly RamBlockSpec[] = [
+  { name: 'pc.ram', lengthBytes: 512 * KIB, hostPageBytes: 4 * KIB },
+  { name: 'hugemem', lengthBytes: 256 * KIB, hostPageBytes: 64 * KIB },
+];
+
+/** What is special about one migration. */
+export interface Scenario {
+  readonly seed: number;
+  readonly capabilities: readonly Capability[];
+  readonly network?: Partial<NetworkOptions>;
+  readonly parameters?: Partial<Parameters>;
+  readonly startPostcopyAfterMs?: number;
+  readonly cancelAfterMs?: number;
+  readonly source?: Partial<SimulatedGuestOptions>;
+  readonly destination?: Partial<SimulatedGuestOptions>;
+  readonly destinationCapabilities?: readonly Capability[];
+  readonly paused?: boolean;
+}
+
+/** How it went. */
+export interface Outcome {
+  readonly source: SourceMigration;
+  readonly destination: DestinationMigration;
+  readonly sourceGuest: SimulatedGuest;
+  readonly destinationGuest: SimulatedGuest;
+  readonly sourceStatuses: readonly MigrationStatus[];
+  readonly destinationStatuses: readonly MigrationStatus[];
+  readonly running: RunningGuests;
+}
+
+/** Runs one migration to its end, lets the guest go on, and checks the invariants. */
+export async function simulate(scenario: Scenario): Promise<Outcome> {
+  const clock = new VirtualClock();
+  const running = new RunningGuests();
+  const random = randomFrom(scenario.seed);
+  const common = { blocks: BLOCKS, clock, all: running };
+  const sourceGuest = await SimulatedGuest.create({
+    ...common,
+    name: 'source',
+    seed: scenario.seed,
+    ...scenario.source,
+  });
+  const destinationGuest = await SimulatedGuest.create({
+    ...common,
+    name: 'destination',
+    seed: scenario.seed + 1,
+    ...scenario.destination,
+  });
+  const [there, here] = virtualConnection(clock, {
+    latencyMs: 0.3,
+    bytesPerMs: 20_000,
+    ...scenario.network,
+  });
+  const sourceStatuses: MigrationStatus[] = [];
+  const destinationStatuses: MigrationStatus[] = [];
+  const capabilities = new Set(scenario.capabilities);
+  const parameters: Parameters = {
+    ...DEFAULT_PARAMETERS,
+    'max-bandwidth': 0,
+    'downtime-limit': 2,
+    ...scenario.parameters,
+  };
+  const source = new SourceMigration({
+    guest: sourceGuest,
+    transport: there,
+    clock,
+    capabilities,
+    parameters: () => parameters,
+    onStatus: (status) => sourceStatuses.push(status),
+  });
+  const destination = new DestinationMigration({
+    guest: destinationGuest,
+    transport: here,
+    clock,
+    capabilities: new Set(scenario.destinationCapabilities ?? scenario.capabilities),
+    onStatus: (status) => destinationStatuses.push(status),
+  });
+  sourceGuest.ram.setAllReceived(true);
+  sourceGuest.fill();
+  if (!scenario.paused) sourceGuest.start();
+  await clock.runUntil(clock.sleep(random(30)));
+  const runs = Promise.all([source.run(), destination.run()]);
+  if (scenario.startPostcopyAfterMs !== undefined) {
+    void clock.sleep(scenario.startPostcopyAfterMs).then(() => source.startPostcopy());
+  }
+  if (scenario.cancelAfterMs !== undefined) {
+    void clock.sleep(scenario.cancelAfterMs).then(() => {
+      try {
+        source.cancel();
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'STATE' });
+      }
+    });
+  }
+  await clock.runUntil(runs);
+  await clock.runUntil(clock.sleep(100));
+
+  expect(running.violations).toEqual([]);
+  for (const guest of [sourceGuest, destinationGuest]) {
+    if (guest.running) {
+      await clock.runUntil(guest.stop());
+      if (source.status !== 'postcopy-paused') guest.checkAllPages();
+      expect(guest.violations).toEqual([]);
+      running.start(guest.name); // for the outcome
+    }
+  }
+  return {
+    source,
+    destination,
+    sourceGuest,
+    destinationGuest,
+    sourceStatuses,
+    destinationStatuses,
+    running,
+  };
+}
+
+/** Sees that the guest runs at the destination, with the devices that it had. */
+export function expectMoved(outcome: Outcome): void {
+  const { source, destination, running } = outcome;
+  expect(source.error ?? destination.error).toBeUndefined();
+  expect([source.status, destination.status]).toEqual(['completed', 'completed']);
+
+  expect(running.names).toEqual(['destination']);
+  expect(source.info.ram?.remaining).toBe(0);
+  expect(destination.deviceStates).toEqual(source.deviceStates);
+  expect(outcome.destinationGuest.writes).toBeGreaterThan(outcome.sourceGuest.writes);
+}
