@@ -1,4 +1,3 @@
-export { decodeWithVmdesc, type StateNode } from './decode-with-vmdesc.ts';
 export {
   Description,
   type DescriptionSpec,
@@ -50,6 +49,13 @@ export {
   unused,
   vbuffer,
 } from './kinds.ts';
+export {
+  decodeWithVmdesc,
+  decodeWithVmdescPartially,
+  type PartialState,
+} from './tree/decode-with-vmdesc.ts';
+export { encodeState } from './tree/encode-state.ts';
+export type { StateNode, StateValue } from './tree/state-node.ts';
 export {
   parseVmdesc,
   type Vmdesc,

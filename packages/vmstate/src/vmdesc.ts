@@ -1,14 +1,26 @@
+import { parseRepeatingJson } from './vmdesc-json.ts';
 import { VmstateError } from './vmstate-error.ts';
 
-/** One field as a vmdesc describes it: `size` is the bytes of one element. */
+/**
+ * One field as a vmdesc describes it: `size` is the bytes of one element. A `tmp`, a `vstruct` and a
+ * list (`qtailq`, `qlist`, `gtree`) of one element have the description of their inside among their
+ * own members; a list of more has one in `elements` for each that was sent.
+ */
 export interface VmdescField {
   readonly name: string;
   readonly array_len?: number;
   readonly index?: number;
   readonly type: string;
   readonly struct?: VmdescState;
+  readonly elements?: readonly VmdescState[];
   readonly size: number;
   readonly [key: string]: unknown;
+}
+
+/** Gives the descriptions of what is inside a field that has no `struct`: of a list, one an element sent. */
+export function innerStates(field: VmdescField): readonly VmdescState[] {
+  if (field.elements !== undefined) return field.elements;
+  return typeof field['vmsd_name'] === 'string' ? [field as unknown as VmdescState] : [];
 }
 
 /** A description with the fields and subsections that were sent. */
@@ -33,6 +45,12 @@ export interface Vmdesc {
   readonly devices: readonly VmdescDevice[];
 }
 
+/** A real machine's text has some hundred KiB. */
+const MAX_TEXT_CHARACTERS = 64 * 1024 * 1024;
+
+/** Where one of these is, QEMU repeats members of one object, of which `JSON.parse` keeps the last. */
+const LIST_TYPE = /"type"\s*:\s*"(?:qtailq|qlist|gtree)"/;
+
 /** No device has so long an array; a false one would be walked in vain where its elements have no bytes. */
 const MAX_ARRAY_ELEMENTS = 1 << 24;
 
@@ -43,9 +61,12 @@ const MAX_ARRAY_ELEMENTS = 1 << 24;
  * @throws VmstateError `VMDESC_INVALID`
  */
 export function parseVmdesc(text: string, offset = 0): Vmdesc {
+  if (text.length > MAX_TEXT_CHARACTERS) {
+    throw invalid(`at most ${MAX_TEXT_CHARACTERS} characters`, `${text.length}`, offset);
+  }
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = LIST_TYPE.test(text) ? parseRepeatingJson(text) : JSON.parse(text);
   } catch (cause) {
     throw invalid('JSON', cause instanceof Error ? cause.message : String(cause), offset);
   }
@@ -73,11 +94,23 @@ export function parseVmdesc(text: string, offset = 0): Vmdesc {
 function checkState(value: unknown, where: string, offset: number, depth: number): void {
   if (depth > 32) throw invalid('at most 32 nested descriptions', where, offset);
   if (!isObject(value)) throw invalid(`an object for ${where}`, typeof value, offset);
+  const { vmsd_name: name, version } = value;
+  if (name !== undefined && typeof name !== 'string') {
+    throw invalid(`a text 'vmsd_name' in ${where}`, typeof name, offset);
+  }
+  if (version !== undefined && !Number.isSafeInteger(version)) {
+    throw invalid(`a number 'version' in ${where}`, String(version), offset);
+  }
   // Sections without any field have no list in some releases.
   for (const field of listOf(value, 'fields', where, offset)) {
-    if (!isObject(field) || typeof field['name'] !== 'string' || !isCount(field['size'])) {
+    if (
+      !isObject(field) ||
+      typeof field['name'] !== 'string' ||
+      typeof field['type'] !== 'string' ||
+      !isCount(field['size'])
+    ) {
       throw invalid(
-        `'name' and 'size' for each field of ${where}`,
+        `'name', 'type' and 'size' for each field of ${where}`,
         JSON.stringify(field)?.slice(0, 80) ?? 'nothing',
         offset,
       );
@@ -89,9 +122,12 @@ function checkState(value: unknown, where: string, offset: number, depth: number
         offset,
       );
     }
-    if (field['struct'] !== undefined) {
-      checkState(field['struct'], `${where}.${field['name']}`, offset, depth + 1);
+    const inner = `${where}.${field['name']}`;
+    if (field['struct'] !== undefined) checkState(field['struct'], inner, offset, depth + 1);
+    for (const element of listOf(field, 'elements', inner, offset)) {
+      checkState(element, inner, offset, depth + 1);
     }
+    if (field['vmsd_name'] !== undefined) checkState(field, inner, offset, depth + 1);
   }
   for (const subsection of listOf(value, 'subsections', where, offset)) {
     if (!isObject(subsection) || typeof subsection['vmsd_name'] !== 'string') {

@@ -305,7 +305,7 @@ suite('a vmdesc', () => {
       /'size' for each field of a/,
     ],
     [
-      '{"page_size": 1, "devices": [{"name": "a", "instance_id": 0, "fields": [{"name": "x", "size": 1, "array_len": 4294967295}]}]}',
+      '{"page_size": 1, "devices": [{"name": "a", "instance_id": 0, "fields": [{"name": "x", "type": "uint8", "size": 1, "array_len": 4294967295}]}]}',
       /usable 'array_len'/,
     ],
   ])('that is malformed is refused: %s', (text, message) => {
