@@ -8,14 +8,17 @@ export interface FixtureMeta {
   /** The full version, such as `11.1.3`. */
   readonly version: string;
   readonly case: string;
+  /** The kind of guest, where it is not x86-64. */
+  readonly target?: string;
   readonly machine: string;
   /** Both ends' QEMU arguments but `-incoming`; file names are those of the ends' own folders. */
   readonly args: readonly string[];
-  readonly guest: Readonly<Record<string, number | boolean>>;
+  /** Our guest, on x86-64. */
+  readonly guest?: Readonly<Record<string, number | boolean>>;
   readonly capabilities: readonly string[];
   readonly parameters: Readonly<Record<string, number>>;
   /** The last pass that the guest finished on the source: each line of its range holds it, or the next. */
-  readonly lastPass: number;
+  readonly lastPass?: number;
   /** The first pass that it finished on the destination, where there was one. */
   readonly firstPassAtDestination?: number;
   /** The source's `query-migrate` when completed: its statistics of RAM, and of XBZRLE. */

@@ -23,8 +23,11 @@ export interface QemuOptions {
   readonly machine?: string;
   /** RAM as QEMU's `-m` takes it; `8M` unless told. */
   readonly ram?: string;
-  /** What starts the guest: our own firmware as ROM (unless told) or flash, or SeaBIOS from a disk. */
-  readonly firmware?: 'wherry' | 'flash' | 'seabios';
+  /**
+   * What starts the guest: our own firmware as ROM (unless told) or flash, SeaBIOS from a disk, or
+   * another image, and then no guest of ours.
+   */
+  readonly firmware?: 'wherry' | 'flash' | 'seabios' | Uint8Array;
   readonly guest?: GuestOptions;
   readonly accelerator?: 'tcg' | 'kvm';
   /** Further arguments, such as `['-device', 'e1000e,romfile=']`. */
@@ -91,7 +94,9 @@ export class QemuProcess implements AsyncDisposable {
   static async start(peer: Peer, options: QemuOptions = {}): Promise<QemuProcess> {
     const directory = mkdtempSync(join(tmpdir(), 'wherry-qemu-'));
     const sector = bootSector(options.guest);
-    if (options.firmware === 'seabios') {
+    if (options.firmware instanceof Uint8Array) {
+      writeFileSync(join(directory, 'firmware.bin'), options.firmware);
+    } else if (options.firmware === 'seabios') {
       writeFileSync(join(directory, 'disk.img'), sector);
       truncateSync(join(directory, 'disk.img'), 1 << 20); // SeaBIOS reads no disk below a cylinder
     } else {
@@ -298,11 +303,7 @@ export function marksAcross(...hosts: readonly QemuProcess[]): Mark[] {
 
 function qemuArguments(options: QemuOptions): string[] {
   const { machine = 'pc-q35-5.2', ram = '8M', accelerator = 'tcg' } = options;
-  const boot = {
-    wherry: ['-bios', 'firmware.bin'],
-    flash: ['-drive', 'file=firmware.bin,format=raw,if=pflash,readonly=on'],
-    seabios: ['-drive', 'file=disk.img,format=raw,if=ide'],
-  }[options.firmware ?? 'wherry'];
+  const boot = bootArguments(options.firmware ?? 'wherry');
   const incoming = options.incoming === undefined ? [] : ['-incoming', options.incoming];
   return [
     ...['-nodefaults', '-M', machine, '-m', ram, '-accel', accelerator, '-display', 'none'],
@@ -311,6 +312,17 @@ function qemuArguments(options: QemuOptions): string[] {
     ...(options.args ?? []),
     ...incoming,
   ];
+}
+
+function bootArguments(firmware: NonNullable<QemuOptions['firmware']>): readonly string[] {
+  switch (firmware) {
+    case 'flash':
+      return ['-drive', 'file=firmware.bin,format=raw,if=pflash,readonly=on'];
+    case 'seabios':
+      return ['-drive', 'file=disk.img,format=raw,if=ide'];
+    default:
+      return ['-bios', 'firmware.bin'];
+  }
 }
 
 function killAll(): void {

@@ -1,6 +1,7 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { MigrationParameters } from '@wherry/qmp';
 import type { GuestOptions } from './guest/boot-sector.ts';
-import { type Peer, type Release, releases } from './peers/peers.ts';
+import { type Peer, type Release, releases, type Target } from './peers/peers.ts';
 import { type MigrationSettings, QemuProcess } from './qemu.ts';
 import { type Recording, TcpRecorder } from './tcp-recorder.ts';
 
@@ -9,9 +10,12 @@ export interface RecordCase {
   readonly name: string;
   /** The releases that can record it. */
   readonly releases: readonly Release[];
+  /** The kind of guest, for one that is not x86-64. */
+  readonly target?: Target;
   readonly machine: string;
   readonly ram: string;
-  readonly firmware: 'wherry' | 'flash';
+  /** Our guest's, as ROM or as flash, or an image that runs instead of our guest. */
+  readonly firmware: 'wherry' | 'flash' | Uint8Array;
   readonly args: readonly string[];
   readonly guest: Required<Pick<GuestOptions, 'rangeStart' | 'rangeEnd' | 'passesPerSecond'>>;
   readonly capabilities: NonNullable<MigrationSettings['capabilities']>;
@@ -55,10 +59,11 @@ async function recordPrecopy(
   return { recording: await recorder.finished };
 }
 
-/** Starts the case's source and lets its guest work for some passes first. */
+/** Starts the case's source and lets its guest work for a while first. */
 export async function startSource(peer: Peer, recordCase: RecordCase): Promise<QemuProcess> {
   const source = await startMachine(peer, recordCase);
-  await source.waitForPass(10);
+  if (recordCase.firmware instanceof Uint8Array) await sleep(300);
+  else await source.waitForPass(10);
   return source;
 }
 

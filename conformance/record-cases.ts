@@ -1,6 +1,7 @@
 import type { MigrationSettings, QemuProcess } from './qemu.ts';
 import { precopy, type RecordCase, type RecordedMigration, startMachine } from './record-case.ts';
 import { modeCases } from './record-modes.ts';
+import { targetCases } from './record-targets.ts';
 import { zooCases } from './record-zoo.ts';
 import { TcpRecorder } from './tcp-recorder.ts';
 
@@ -49,6 +50,7 @@ export const recordCases: readonly RecordCase[] = [
   postcopy,
   ...zooCases,
   ...modeCases,
+  ...targetCases,
 ];
 
 /**

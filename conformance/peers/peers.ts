@@ -9,6 +9,9 @@ export type Release = '5.2' | '7.2' | '10.0' | '11.1';
 /** Every release, oldest first. */
 export const releases: readonly Release[] = ['5.2', '7.2', '10.0', '11.1'];
 
+/** A kind of guest; `findPeer` finds an x86-64 one unless told. */
+export type Target = 'x86_64' | 's390x' | 'ppc64' | 'aarch64' | 'arm' | 'riscv64';
+
 /** The Debian suite that holds a release. */
 export const suiteOf: Readonly<Record<Release, string>> = {
   '5.2': 'bullseye',
@@ -58,8 +61,9 @@ export function parseRelease(text: string): Release {
 }
 
 /** Names the environment variable that overrides where a release's binary is. */
-function environmentVariableOf(release: Release): string {
-  return `WHERRY_QEMU_${release.replace('.', '_')}`;
+function environmentVariableOf(release: Release, target: Target): string {
+  const suffix = target === 'x86_64' ? '' : `_${target.toUpperCase()}`;
+  return `WHERRY_QEMU_${release.replace('.', '_')}${suffix}`;
 }
 
 /** Returns the folder that holds the prepared roots: outside the repository, kept between runs. */
@@ -79,27 +83,28 @@ const found = new Map<string, Peer | MissingPeer>();
  * Finds a release: first the binary that the environment names, then this machine's own QEMU if it
  * is of that release, then a prepared root.
  */
-export function findPeer(release: Release): Peer | MissingPeer {
-  const key = [release, process.env[environmentVariableOf(release)], rootDirectory(release)].join();
+export function findPeer(release: Release, target: Target = 'x86_64'): Peer | MissingPeer {
+  const named = process.env[environmentVariableOf(release, target)];
+  const key = [release, target, named, rootDirectory(release)].join();
   const known = found.get(key);
   if (known !== undefined && isPeer(known)) return known;
-  const result = lookForPeer(release);
+  const result = lookForPeer(release, target);
   found.set(key, result);
   return result;
 }
 
-function lookForPeer(release: Release): Peer | MissingPeer {
-  const variable = environmentVariableOf(release);
+function lookForPeer(release: Release, target: Target): Peer | MissingPeer {
+  const variable = environmentVariableOf(release, target);
   const named = process.env[variable];
   if (named) {
     const peer = tryPeer(release, 'environment', direct(named));
     return isPeer(peer) ? peer : { release, missing: `${variable}: ${peer.missing}`, named: true };
   }
-  const installed = tryPeer(release, 'machine', direct('qemu-system-x86_64'));
+  const installed = tryPeer(release, 'machine', direct(`qemu-system-${target}`));
   if (isPeer(installed)) return installed;
   const root = rootDirectory(release);
   if (existsSync(root)) {
-    const peer = tryPeer(release, 'root', inRoot(root));
+    const peer = tryPeer(release, 'root', inRoot(root, target));
     if (isPeer(peer)) return peer;
     return { release, missing: `the prepared root does not work (${peer.missing}); delete it` };
   }
@@ -140,7 +145,7 @@ function direct(file: string): Peer['command'] {
  * Runs a root's QEMU with the root's own dynamic loader and libraries: no chroot and no mount, so it
  * sees this machine's files, needs no privilege, and leaves nothing behind.
  */
-export function inRoot(root: string): Peer['command'] {
+export function inRoot(root: string, target: Target = 'x86_64'): Peer['command'] {
   const libraries = ['usr/lib/x86_64-linux-gnu', 'lib/x86_64-linux-gnu', 'usr/lib'];
   const data = ['usr/share/qemu', 'usr/share/seabios', 'usr/lib/ipxe/qemu'];
   return (args) => ({
@@ -148,7 +153,7 @@ export function inRoot(root: string): Peer['command'] {
     argv: [
       '--library-path',
       libraries.map((path) => join(root, path)).join(':'),
-      join(root, 'usr/bin/qemu-system-x86_64'),
+      join(root, `usr/bin/qemu-system-${target}`),
       ...data.flatMap((path) => ['-L', join(root, path)]),
       ...args,
     ],

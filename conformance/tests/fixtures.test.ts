@@ -38,7 +38,7 @@ describe.each(listFixtures())('$release/$case', ({ release, case: name }) => {
       writeFileSync(join(qemu.directory, 'stream.qevm'), fixture.stream);
       await qemu.listen(loadUri, load);
       await qemu.waitForMigration();
-      const first = fixture.meta.lastPass + 1;
+      const first = fixture.meta.lastPass! + 1;
       const marks = await qemu.waitForPass(first + 4);
       expect(marks).toEqual(marks.map((_, i) => ({ pass: first + i, wrongWords: 0 })));
     });

@@ -10,10 +10,14 @@ function walk(bytes: Uint8Array): StreamWalk {
   return streamWalk;
 }
 
-const withoutFooters = ['no-footers', 'machine-2.2'];
+const refused: Readonly<Record<string, string>> = {
+  'no-footers': 'no footers',
+  'machine-2.2': 'no footers',
+  arm: 'flags 0x422', // pages of 1 KiB, and nothing before them says so
+};
 const fixtures = listFixtures();
 
-describe.each(fixtures.filter((fixture) => !withoutFooters.includes(fixture.case)))(
+describe.each(fixtures.filter((fixture) => !(fixture.case in refused)))(
   'the stream $release/$case',
   ({ release, case: name }) => {
     const { stream, meta } = loadFixture(release, name);
@@ -62,17 +66,22 @@ describe.each(fixtures.filter((fixture) => !withoutFooters.includes(fixture.case
 
     test('is described by its own vmdesc, section by section', () => {
       const devices = [...decodeDevices(model)];
-      expect(devices.length).toBeGreaterThan(meta.machine === 'microvm' ? 15 : 20);
+      const isPc = meta.machine.startsWith('pc-');
+      expect(devices.length).toBeGreaterThan(isPc ? 20 : 12);
       if (!hasVmdesc) {
         const why = name === 'postcopy' ? 'postcopy' : 'no vmdesc';
         expect(devices.every(({ note }) => note?.includes(why))).toBe(true);
         return;
       }
-      expect(devices.filter(({ state }) => state === undefined)).toEqual([]);
+      const undecoded = devices.filter(({ state }) => state === undefined);
+      // Before 10.0 the vmdesc of an array of pointers with holes is wrong.
+      const wrong = release === '7.2' && name === 's390x' ? ['s390_css'] : [];
+      expect(undecoded.map(({ device }) => device.idstr)).toEqual(wrong);
       // Each section's nodes lie one behind the other and fill it; so the vmdesc fits to the byte.
       for (const { device, state } of devices) {
+        if (state === undefined) continue;
         let at = device.bodyOffset;
-        for (const node of state ?? []) {
+        for (const node of state) {
           expect(node.offset).toBe(at);
           at += node.lengthBytes;
         }
@@ -111,11 +120,11 @@ function commandsOf(name: string, machine: string, release: string): string[] {
   ];
 }
 
-describe.each(fixtures.filter((fixture) => withoutFooters.includes(fixture.case)))(
+describe.each(fixtures.filter((fixture) => fixture.case in refused))(
   'the stream $release/$case',
   ({ release, case: name }) => {
-    test('says that it has no footers', () => {
-      expect(() => walk(loadFixture(release, name).stream)).toThrow('no footers');
+    test('is refused, and the reason is said', () => {
+      expect(() => walk(loadFixture(release, name).stream)).toThrow(refused[name]);
     });
   },
 );
