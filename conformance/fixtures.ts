@@ -43,6 +43,17 @@ export interface Fixture {
   readonly returnPath?: Uint8Array;
 }
 
+/** How a libvirt save image was made. */
+export interface SaveImageMeta extends FixtureBytes {
+  readonly libvirt: string;
+  readonly qemu: string;
+  /** How libvirt packed the stream in it. */
+  readonly format: string;
+  readonly machine: string;
+  readonly guest: Readonly<Record<string, number>>;
+  readonly lastPass: number;
+}
+
 /** The folder of the recorded streams. */
 export const fixturesDirectory: string = join(import.meta.dirname, 'fixtures');
 
@@ -87,4 +98,21 @@ export function dumpPath(release: string, machine: string): string {
 /** Loads what a release said for `-dump-vmstate`, as text. */
 export function loadDump(release: string, machine = 'pc-q35-5.2'): string {
   return gunzipSync(readFileSync(dumpPath(release, machine))).toString('utf8');
+}
+
+/** The folder of the images that libvirt saved. */
+export const saveImagesDirectory: string = join(fixturesDirectory, '7.2', 'libvirt');
+
+/** Loads every image that libvirt saved, unpacked from our own packing. */
+export function loadSaveImages(): { meta: SaveImageMeta; image: Uint8Array }[] {
+  return readdirSync(saveImagesDirectory)
+    .filter((name) => name.endsWith('.json'))
+    .sort()
+    .map((name) => {
+      const meta = JSON.parse(
+        readFileSync(join(saveImagesDirectory, name), 'utf8'),
+      ) as SaveImageMeta;
+      const image = new Uint8Array(gunzipSync(readFileSync(join(saveImagesDirectory, meta.file))));
+      return { meta, image };
+    });
 }
