@@ -27,6 +27,11 @@ export class ByteReader {
   #end = 0;
   #base: number;
   #ended = false;
+  /**
+   * How many of the next bytes the parser passes over unread, while it waits with none at hand; 0 where
+   * it wants them. Who reads a file can {@link ByteReader.jump} over them instead of reading.
+   */
+  unwantedBytes = 0;
 
   constructor(options: ByteReaderOptions = {}) {
     this.#fixed = options.storage !== undefined;
@@ -60,6 +65,17 @@ export class ByteReader {
   /** Whether {@link ByteReader.end} was called: no byte will follow those at hand. */
   get ended(): boolean {
     return this.#ended;
+  }
+
+  /** The most bytes that can be at hand at once. */
+  get capacityBytes(): number {
+    return this.#maxBytes;
+  }
+
+  /** Says that the input goes on `count` bytes further, at most {@link ByteReader.unwantedBytes}. */
+  jump(count: number): void {
+    this.#base += count;
+    this.unwantedBytes -= count;
   }
 
   /** The buffer that holds the unread bytes, `[start, end)` of it; for decoders that work in place. */

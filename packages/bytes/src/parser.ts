@@ -31,6 +31,19 @@ export function* counted(reader: ByteReader): Parser<string> {
   return reader.text(reader.u8());
 }
 
+/** Passes over `count` bytes, however few the reader holds at a time. @throws BytesError `UNEXPECTED_END` */
+export function* skip(reader: ByteReader, count: number): Parser<void> {
+  const end = reader.offset + count;
+  while (reader.offset < end) {
+    reader.skip(Math.min(reader.available, end - reader.offset));
+    if (reader.offset === end) break;
+    if (reader.ended) throw unexpectedEnd(reader, end - reader.offset);
+    reader.unwantedBytes = end - reader.offset;
+    yield 1;
+    reader.unwantedBytes = 0;
+  }
+}
+
 /**
  * Collects `count` bytes piece by piece into a buffer of its own, however small the reader's storage.
  *

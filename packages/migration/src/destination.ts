@@ -1,4 +1,4 @@
-import { ByteReader, ByteWriter, collect, type Parser, runParser } from '@wherry/bytes';
+import { ByteReader, ByteWriter, collect, type Parser, runParser, skip } from '@wherry/bytes';
 import { RamReceiver } from '@wherry/page-engine';
 import {
   type Command,
@@ -11,7 +11,6 @@ import {
   readItem,
   readVmdescLength,
   type SectionHead,
-  skip,
   writeReturnPathMessage,
 } from '@wherry/stream';
 import { type Device, DeviceRegistry } from '@wherry/vmstate';

@@ -1,4 +1,4 @@
-import { ByteReader, ByteWriter, type Parser, runParser } from '@wherry/bytes';
+import { ByteReader, ByteWriter, type Parser, runParser, skip } from '@wherry/bytes';
 import { GuestRam } from '@wherry/page-engine';
 import {
   readConfiguration,
@@ -6,7 +6,6 @@ import {
   readHeader,
   readItem,
   readVmdescLength,
-  skip,
 } from '@wherry/stream';
 import {
   type Device,

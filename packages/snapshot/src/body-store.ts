@@ -1,37 +1,41 @@
-import type { ByteReader, Parser } from '@wherry/bytes';
-import { readSectionBody, StreamError } from '@wherry/stream';
-
 /** Keeps the bodies of sections, up to a limit on all of them together. */
 export class BodyStore {
   readonly #maxBytes: number;
   #keptBytes = 0;
+  #body = new Uint8Array(1024);
+  #length = 0;
+  #isWhole = true;
 
   constructor(maxBytes: number) {
     this.#maxBytes = maxBytes;
   }
 
-  /** Reads a body as {@link readSectionBody} and returns a copy. @throws StreamError also when the store is full */
-  *read(reader: ByteReader, sectionId: number, section: string): Parser<Uint8Array> {
-    let body = new Uint8Array(1024);
-    let length = 0;
-    yield* readSectionBody(reader, sectionId, section, (piece) => {
-      if (this.#keptBytes + length + piece.length > this.#maxBytes) {
-        throw new StreamError('SECTION_TOO_LARGE', 'The device sections are too large to keep', {
-          expected: `at most ${this.#maxBytes} bytes in all`,
-          offset: reader.offset,
-          path: [section],
-          likely: 'The stream is damaged, or something other than a virtual machine wrote it',
-        });
-      }
-      if (length + piece.length > body.length) {
-        const larger = new Uint8Array(Math.max(length + piece.length, body.length * 2));
-        larger.set(body.subarray(0, length));
-        body = larger;
-      }
-      body.set(piece, length);
-      length += piece.length;
-    });
-    this.#keptBytes += length;
-    return body.slice(0, length);
+  /** Begins a body. */
+  begin(): void {
+    this.#length = 0;
+    this.#isWhole = true;
+    // One large section must not hold its room for the rest of the stream.
+    if (this.#body.length > 1024 * 1024) this.#body = new Uint8Array(1024);
+  }
+
+  /** Adds a piece to the body, unless that passes the limit: then none of it is kept. */
+  add(piece: Uint8Array): void {
+    const length = this.#length + piece.length;
+    if (this.#keptBytes + length > this.#maxBytes) this.#isWhole = false;
+    if (!this.#isWhole) return;
+    if (length > this.#body.length) {
+      const larger = new Uint8Array(Math.max(length, this.#body.length * 2));
+      larger.set(this.#body.subarray(0, this.#length));
+      this.#body = larger;
+    }
+    this.#body.set(piece, this.#length);
+    this.#length = length;
+  }
+
+  /** Gives a copy of what was added since {@link BodyStore.begin}; undefined when it passed the limit. */
+  end(): Uint8Array | undefined {
+    if (!this.#isWhole) return undefined;
+    this.#keptBytes += this.#length;
+    return this.#body.slice(0, this.#length);
   }
 }

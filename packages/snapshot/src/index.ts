@@ -1,4 +1,7 @@
+export { readContainer } from './container.ts';
 export { type DecodedDevice, decodeDevices, noteWithout } from './decode-devices.ts';
+export { findVmdesc, VMDESC_TAIL_BYTES } from './find-vmdesc.ts';
+export type { RamSink } from './ram-sink.ts';
 export type {
   CommandModel,
   ContainerModel,
@@ -7,6 +10,7 @@ export type {
   ItemModel,
   LiveSectionModel,
   LocatedModel,
+  MappedModel,
   PageCounts,
   PartialSectionModel,
   RamBlockModel,
@@ -14,4 +18,5 @@ export type {
   StreamModel,
   VmdescModel,
 } from './stream-model.ts';
-export { StreamWalk, type WalkOptions } from './walk-stream.ts';
+export type { WalkOptions } from './walk-options.ts';
+export { StreamWalk } from './walk-stream.ts';

@@ -1,10 +1,11 @@
 import { type ByteReader, counted, need, type Parser } from '@wherry/bytes';
-import { StreamError, skip } from '@wherry/stream';
+import type { Locator } from './locator.ts';
+import { type MappedRamNeeds, readMappedHeader, readMappedPages } from './mapped-ram.ts';
+import { ramListInvalid } from './ram-list-invalid.ts';
 import type { RamBlockModel } from './stream-model.ts';
 
 /** What the stream said before its RAM list about the optional words in it. */
 export interface RamListHints {
-  readonly targetPageBytes: number;
   /** The sum of all blocks' page sizes from POSTCOPY_ADVISE; absent without it. */
   readonly pageSizesSummary?: bigint;
   readonly ignoreShared: boolean;
@@ -22,26 +23,29 @@ const MIN_PAGE_BYTES = 1024;
  * entry begins with the length of its name, which is not 0 as the first byte of a page size is; the
  * word behind the last entry has flag bits, which a page size has not.
  *
+ * @param add gets each block before its pages in a mapped-ram file are read
  * @throws StreamError `RAM_LIST_INVALID`
  */
 export function* readUnknownRamList(
   reader: ByteReader,
   totalBytes: number,
   hints: RamListHints,
-): Parser<RamBlockModel[]> {
-  const blocks: RamBlockModel[] = [];
-  let left = totalBytes;
-  while (left > 0) {
+  needs: MappedRamNeeds,
+  add: (block: RamBlockModel) => void,
+): Parser<void> {
+  let count = 0;
+  for (let left = totalBytes; left > 0; ) {
     const { offset } = reader;
-    if (blocks.length === MAX_RAM_BLOCKS) {
-      throw invalid(`at most ${MAX_RAM_BLOCKS} blocks`, 'more', offset);
+    if (count++ === MAX_RAM_BLOCKS) {
+      throw ramListInvalid(`at most ${MAX_RAM_BLOCKS} blocks`, 'more', offset);
     }
     const name = yield* counted(reader);
     yield* need(reader, 8);
+    const nameBytes = reader.offset - offset;
     const usedBytes = reader.size();
     if (name === '' || usedBytes === 0 || usedBytes > left) {
       const found = name === '' ? 'an empty name' : `${usedBytes} bytes`;
-      throw invalid(`a name, and 1 to ${left} bytes of the total`, found, offset, name);
+      throw ramListInvalid(`a name, and 1 to ${left} bytes of the total`, found, offset, name);
     }
     left -= usedBytes;
     const pageBytes = yield* readPageBytes(reader, name, hints.pageSizesSummary);
@@ -50,17 +54,46 @@ export function* readUnknownRamList(
       yield* need(reader, 8);
       gpa = reader.size();
     }
-    const pages = { page: 0, zero: 0, xbzrle: 0, compress: 0, mapped: 0 };
-    blocks.push({
+    const mapped = hints.mappedRam ? yield* readMappedHeader(reader, name, usedBytes) : undefined;
+    const block: RamBlockModel = {
       name,
       usedBytes,
       ...(pageBytes === undefined ? {} : { pageBytes }),
       ...(gpa === undefined ? {} : { gpa }),
-      ...(hints.mappedRam ? { mapped: yield* readMapped(reader, name, usedBytes, pages) } : {}),
-      pages,
-    });
+      ...(mapped === undefined ? {} : { mapped }),
+      pages: { page: 0, zero: 0, xbzrle: 0, compress: 0, mapped: 0 },
+    };
+    locateEntry(block, offset, nameBytes, needs.locator);
+    add(block);
+    if (mapped !== undefined) yield* readMappedPages(reader, block, mapped, needs);
   }
-  return blocks;
+}
+
+function locateEntry(
+  { name, usedBytes, pageBytes, gpa, mapped }: RamBlockModel,
+  offset: number,
+  nameBytes: number,
+  locator: Locator,
+): void {
+  locator.pieces(
+    offset,
+    ['ram', 'list of RAM blocks', name],
+    [
+      [1, 'Length of the name of a RAM block', nameBytes - 1],
+      [nameBytes - 1, 'Name of a RAM block', name],
+      [8, 'Bytes of the RAM block', usedBytes],
+      [pageBytes === undefined ? 0 : 8, 'Host page size of the RAM block', pageBytes],
+      [gpa === undefined ? 0 : 8, 'Guest-physical address of the RAM block', gpa],
+      ...(mapped === undefined
+        ? []
+        : ([
+            [4, 'Version of the mapped-ram header'],
+            [8, 'Page size of the mapped-ram header', mapped.pageBytes],
+            [8, 'Absolute file offset of the bitmap', mapped.bitmapOffset],
+            [8, 'Absolute file offset of the pages', mapped.pagesOffset],
+          ] as const)),
+    ],
+  );
 }
 
 function* readPageBytes(
@@ -76,7 +109,7 @@ function* readPageBytes(
   const { offset } = reader;
   const pageBytes = reader.size();
   if ((word & (word - 1n)) !== 0n || (word & summary) === 0n) {
-    throw invalid(
+    throw ramListInvalid(
       `one of the page sizes in 0x${summary.toString(16)}`,
       `0x${word.toString(16)}`,
       offset,
@@ -84,61 +117,4 @@ function* readPageBytes(
     );
   }
   return pageBytes;
-}
-
-function* readMapped(
-  reader: ByteReader,
-  block: string,
-  usedBytes: number,
-  pages: { mapped: number },
-): Parser<NonNullable<RamBlockModel['mapped']>> {
-  yield* need(reader, 28);
-  const { offset } = reader;
-  const version = reader.u32();
-  if (version > 1) throw invalid('a mapped-ram header of version 1', `${version}`, offset, block);
-  const [pageBytes, bitmapOffset, pagesOffset] = [reader.size(), reader.size(), reader.size()];
-  if (pageBytes < MIN_PAGE_BYTES || !Number.isInteger(Math.log2(pageBytes))) {
-    throw invalid('a power of two as page size', `${pageBytes}`, offset + 4, block);
-  }
-  const bitmapBytes = Math.ceil(usedBytes / pageBytes / 64) * 8;
-  if (bitmapOffset < reader.offset || pagesOffset < bitmapOffset + bitmapBytes) {
-    throw invalid(
-      `a bitmap of ${bitmapBytes} bytes from ${reader.offset} on, then the pages`,
-      `a bitmap at ${bitmapOffset}, pages at ${pagesOffset}`,
-      offset + 12,
-      block,
-      'The offsets are those of the file: give inspect the whole file, from its first byte',
-    );
-  }
-  yield* skip(reader, bitmapOffset - reader.offset);
-  for (let left = bitmapBytes; left > 0; ) {
-    yield* need(reader, 1);
-    const piece = reader.view(Math.min(left, reader.available));
-    for (const byte of piece) pages.mapped += onesIn(byte);
-    left -= piece.length;
-  }
-  yield* skip(reader, pagesOffset + usedBytes - reader.offset);
-  return { pageBytes, bitmapOffset, pagesOffset };
-}
-
-function onesIn(byte: number): number {
-  let ones = 0;
-  for (let rest = byte; rest !== 0; rest &= rest - 1) ones++;
-  return ones;
-}
-
-function invalid(
-  expected: string,
-  found: string,
-  offset: number,
-  block = '',
-  likely = 'The stream is damaged, or the sender has a capability that changes the list',
-): StreamError {
-  return new StreamError('RAM_LIST_INVALID', 'The list of RAM blocks is not usable', {
-    expected,
-    found,
-    offset,
-    path: block === '' ? ['ram'] : ['ram', block],
-    likely,
-  });
 }

@@ -11,20 +11,23 @@ export interface PageCounts {
   mapped: number;
 }
 
+/** Where a mapped-ram file keeps a block: absolute file offsets. */
+export interface MappedModel {
+  readonly pageBytes: number;
+  readonly bitmapOffset: number;
+  readonly pagesOffset: number;
+}
+
 /** A RAM block of the list, and what came for it. */
 export interface RamBlockModel {
   readonly name: string;
-  readonly usedBytes: number;
+  /** Its length; in a recovery stream, which has no list, up to the last page that was seen. */
+  usedBytes: number;
   /** Host page size, where the list states it. */
   readonly pageBytes?: number;
   /** Guest-physical address, where the list states it. */
   readonly gpa?: number;
-  /** Absolute file offsets of a mapped-ram file. */
-  readonly mapped?: {
-    readonly pageBytes: number;
-    readonly bitmapOffset: number;
-    readonly pagesOffset: number;
-  };
+  readonly mapped?: MappedModel;
   readonly pages: PageCounts;
   /** SHA-256 of the extracted block, in hexadecimal; whoever extracts it adds it. */
   sha256?: string;
@@ -32,9 +35,11 @@ export interface RamBlockModel {
 
 /** All `ram` sections together. */
 export interface RamModel {
+  /** Sum of the blocks' lengths; 0 in a recovery stream. */
   readonly totalBytes: number;
-  readonly targetPageBytes: number;
-  readonly blocks: readonly RamBlockModel[];
+  /** As stated, or else as the first page or the vmdesc tells. */
+  targetPageBytes: number;
+  readonly blocks: RamBlockModel[];
   multifdFlushes: number;
 }
 
@@ -83,7 +88,7 @@ export interface DeviceModel {
   /** Absolute offset of the body, behind the head. */
   readonly bodyOffset: number;
   readonly bodyLengthBytes: number;
-  /** The body; absent when the walker was told to keep none. */
+  /** The body; absent when the walker was told to keep none, or the bodies together pass its limit. */
   readonly body?: Uint8Array;
 }
 
@@ -93,7 +98,9 @@ export interface VmdescModel {
   readonly offset: number;
   /** Bytes of its text. */
   readonly lengthBytes: number;
-  /** The parsed text; absent when the walker was told to keep no bodies. */
+  /** The text as it came; absent where {@link VmdescModel.value} is. */
+  readonly text?: string;
+  /** The parsed text; absent when the walker was told to keep no bodies, or it is longer than it parses. */
   readonly value?: Vmdesc;
 }
 
@@ -181,6 +188,8 @@ export interface StreamModel {
   container?: ContainerModel;
   /** Version of the format; absent until the header was read, and in a recovery stream, which has none. */
   version?: number;
+  /** Whether this is what a source sends to recover a postcopy that broke: no header, no RAM list. */
+  isRecovery?: boolean;
   configuration?: Configuration;
   ram?: RamModel;
   readonly items: ItemModel[];

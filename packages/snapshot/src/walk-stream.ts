@@ -1,39 +1,28 @@
-import { ByteReader, collect, more, need, type Parser } from '@wherry/bytes';
+import { ByteReader, collect, more, need, type Parser, skip } from '@wherry/bytes';
 import {
   type Command,
   readCommand,
   readConfiguration,
-  readFooter,
   readHeader,
   readItem,
-  readSectionBody,
   readVmdescLength,
   type SectionHead,
   SectionType,
+  STREAM_MAGIC,
+  STREAM_VERSION,
   StreamError,
 } from '@wherry/stream';
 import { parseVmdesc } from '@wherry/vmstate';
-import { BodyStore } from './body-store.ts';
-import { RamWalk } from './ram-walk.ts';
+import { readContainer } from './container.ts';
+import { Locator } from './locator.ts';
+import { commandPieces, configurationPieces, headPieces } from './pieces.ts';
+import { SectionWalk } from './section-walk.ts';
 import type { CommandModel, ItemModel, StreamModel } from './stream-model.ts';
-
-/** What a walk keeps, and who hears of it meanwhile. */
-export interface WalkOptions {
-  /** Whether device bodies and the vmdesc are kept for decoding (default true). */
-  readonly keepBodies?: boolean;
-  /** The most bytes of bodies to keep in all (default 512 MiB). */
-  readonly maxKeptBytes?: number;
-  /** Hears of each command before what follows it is read; a throw ends the walk. */
-  readonly onCommand?: (command: Command, offset: number) => void;
-  /** Hears of the byte that ends the sections; a vmdesc may follow. */
-  readonly onEof?: () => void;
-  /** Hears that the vmdesc was read: nothing more belongs to the stream. */
-  readonly onVmdesc?: () => void;
-}
+import type { WalkOptions } from './walk-options.ts';
 
 const MAX_ITEMS = 100_000;
-const MAX_DEVICES = 65_536;
-const MAX_LIVE_SECTIONS = 4096;
+/** Far above any machine's; parsed it takes several times its length. */
+const MAX_PARSED_VMDESC_BYTES = 24 * 1024 * 1024;
 
 /** Walks a whole migration stream, of whatever machine, and collects what it holds. */
 export class StreamWalk {
@@ -46,16 +35,15 @@ export class StreamWalk {
     trailingBytes: 0,
   };
   readonly #options: WalkOptions;
-  readonly #bodies: BodyStore;
-  readonly #live = new Map<number, SectionHead & { readonly kind: 'start' }>();
-  #ram: RamWalk | undefined;
-  #pageSizes: { readonly summary: bigint; readonly targetPageBytes: number } | undefined;
+  readonly #locator: Locator;
+  readonly #sections: SectionWalk;
   #path: readonly string[] = ['header'];
-  #hasFooters: boolean | undefined;
 
   constructor(options: WalkOptions = {}) {
     this.#options = options;
-    this.#bodies = new BodyStore(options.maxKeptBytes ?? 512 * 1024 * 1024);
+    this.#locator = new Locator(options.at);
+    if (options.container !== undefined) this.model.container = options.container;
+    this.#sections = new SectionWalk(this.model, options, this.#locator);
   }
 
   /** Where the walk is, for the path of an error that has none. */
@@ -64,21 +52,65 @@ export class StreamWalk {
   }
 
   /**
-   * Reads the stream from its header to the end of the input, in the storage that the reader has.
+   * Reads what a file can hold to the end of the input: a stream, or one in a libvirt save image, or behind
+   * a hole (`file:…,offset=N`), or what a source sends to recover a postcopy.
+   *
+   * @throws as {@link StreamWalk.walk}; `CONTAINER_INVALID`; `CONTAINER_PACKED` when the stream in the image must be unpacked first
+   */
+  *walkFile(reader: ByteReader): Parser<void> {
+    try {
+      const container = yield* readContainer(reader, this.#locator);
+      if (container !== undefined) {
+        this.model.container = container;
+        this.#path = ['libvirt save image'];
+        checkPlain(container.compression, container.streamOffset);
+      }
+      yield* this.#skipHole(reader);
+      this.#path = ['header'];
+      if (yield* isRecovery(reader)) {
+        this.model.isRecovery = true;
+        yield* this.#walkBody(reader);
+      } else {
+        yield* this.walk(reader);
+      }
+    } finally {
+      this.#settle();
+    }
+  }
+
+  /**
+   * Reads a stream from its header to the end of the input, in the storage that the reader has.
    *
    * @throws StreamError, BytesError, VmstateError; {@link StreamWalk.model} holds what was read before
    */
   *walk(reader: ByteReader): Parser<void> {
     const { model } = this;
-    yield* readHeader(reader);
-    model.version = 3;
-    this.#path = ['configuration'];
-    yield* need(reader, 1);
-    // Streams of machine types up to 2.3 have none: the first item follows at once.
-    if (reader.peekU8() === SectionType.configuration) {
-      model.configuration = yield* readConfiguration(reader);
+    try {
+      const start = reader.offset;
+      yield* readHeader(reader);
+      model.version = STREAM_VERSION;
+      this.#locator.pieces(start, this.#path, [
+        [4, 'Magic of a migration stream: QEVM', STREAM_MAGIC],
+        [4, 'Version of the format', STREAM_VERSION],
+      ]);
+      this.#path = ['configuration'];
+      yield* need(reader, 1);
+      // Streams of machine types up to 2.3 have none: the first item follows at once.
+      if (reader.peekU8() === SectionType.configuration) {
+        const { offset } = reader;
+        model.configuration = yield* readConfiguration(reader);
+        this.#locator.pieces(offset, this.#path, configurationPieces(model.configuration));
+      }
+      yield* this.#walkBody(reader);
+    } finally {
+      this.#settle();
     }
-    yield* this.#walkItems(reader, false);
+  }
+
+  /** Reads from the first item to the end of the input. */
+  *#walkBody(reader: ByteReader): Parser<void> {
+    const { model } = this;
+    yield* this.#walkItems(reader);
     model.eofOffset = reader.offset - 1;
     this.#options.onEof?.();
     this.#path = ['vmdesc'];
@@ -86,20 +118,55 @@ export class StreamWalk {
     model.endOffset = reader.offset;
     this.#path = ['behind the end'];
     while (yield* more(reader)) {
-      model.trailingBytes += reader.available;
-      reader.skip(reader.available);
+      const { offset, available } = reader;
+      this.#locator.pieces(offset, this.#path, [
+        [available, 'A byte behind the end of the stream: nobody reads it'],
+      ]);
+      model.trailingBytes += available;
+      reader.skip(available);
     }
   }
 
+  /** Puts into the model what is known when the walk ends, in whatever way. */
+  #settle(): void {
+    if (this.#locator.found !== undefined) this.model.located = this.#locator.found;
+  }
+
+  /** Passes over zeros before the header: a stream that was written to an offset of a new file. */
+  *#skipHole(reader: ByteReader): Parser<void> {
+    const start = reader.offset;
+    while ((yield* more(reader)) && reader.peekU8() === 0) {
+      const bytes = reader.storage.subarray(reader.start, reader.end);
+      const used = bytes.findIndex((byte) => byte !== 0);
+      reader.skip(used < 0 ? bytes.length : used);
+    }
+    // An input of zeros alone has no header to explain it.
+    if (reader.offset > start && reader.available === 0) {
+      throw new StreamError('NOT_A_STREAM', 'This is not a migration stream', {
+        expected: 'the magic 0x5145564d ("QEVM")',
+        found: `${reader.offset - start} zeros, and the end`,
+        offset: start,
+        likely: 'The file was never written, or its writer failed before it began',
+      });
+    }
+    this.#locator.pieces(
+      start,
+      ['header'],
+      [[reader.offset - start, 'Zeros before the stream: it was written to an offset of the file']],
+    );
+  }
+
   /** Reads items up to an EOF; in a package also up to a RUN or its end. */
-  *#walkItems(reader: ByteReader, packaged: boolean): Parser<void> {
+  *#walkItems(reader: ByteReader, packageEnd?: number): Parser<void> {
+    const packaged = packageEnd !== undefined;
     for (;;) {
       this.#path = packaged ? ['package'] : ['between sections'];
-      if (packaged && !(yield* more(reader))) return;
+      if (packageEnd !== undefined && reader.offset >= packageEnd) return;
       const item = yield* readItem(reader);
       switch (item.type) {
         case 'eof':
           this.#add({ type: 'eof', offset: item.offset, lengthBytes: 1, packaged });
+          this.#locator.pieces(item.offset, this.#path, [[1, 'The end of the sections']]);
           return;
         case 'command':
           if ((yield* this.#walkCommand(reader, item.offset, packaged)) === 'run' && packaged) {
@@ -118,13 +185,14 @@ export class StreamWalk {
     this.#options.onCommand?.(command, offset);
     const lengthBytes = reader.offset - offset;
     this.#add({ type: 'command', offset, lengthBytes, packaged, command: summarize(command) });
+    this.#locator.pieces(offset, [`command ${command.name}`], commandPieces(command));
     switch (command.name) {
       case 'postcopy-run':
         return 'run';
       case 'postcopy-advise':
         if (command.ram !== undefined) {
-          const { pageSizesSummary: summary, targetPageBytes } = command.ram;
-          this.#pageSizes = { summary, targetPageBytes: checkPageBytes(targetPageBytes, offset) };
+          const { pageSizesSummary, targetPageBytes } = command.ram;
+          this.#sections.advise(pageSizesSummary, checkPageBytes(targetPageBytes, offset));
         }
         return undefined;
       case 'packaged':
@@ -141,21 +209,26 @@ export class StreamWalk {
     offset: number,
     packaged: boolean,
   ): Parser<void> {
-    const limit = this.#options.maxKeptBytes ?? 512 * 1024 * 1024;
-    if (packaged || lengthBytes > limit) {
-      throw new StreamError('COMMAND_INVALID', 'A package is not usable', {
-        expected: packaged ? 'no package in a package' : `at most ${limit} bytes`,
-        found: `${lengthBytes} bytes`,
+    const fail = (expected: string, found: string): StreamError =>
+      new StreamError('COMMAND_INVALID', 'A package is not usable', {
+        expected,
+        found,
         offset,
         path: ['command packaged'],
         likely: 'The stream is damaged before this point',
       });
-    }
+    if (packaged) throw fail('no package in a package', `one of ${lengthBytes} bytes`);
     this.#path = ['package'];
     const start = reader.offset;
-    const bytes = yield* collect(reader, lengthBytes);
-    // QEMU reads the package from memory too: what follows its RUN or EOF in there is ignored.
-    yield* this.#walkItems(ByteReader.over(bytes, start), true);
+    const end = start + lengthBytes;
+    yield* this.#walkItems(reader, end);
+    if (reader.offset > end) {
+      throw fail(`items within its ${lengthBytes} bytes`, `one up to ${reader.offset - start}`);
+    }
+    // QEMU ignores what follows a RUN or EOF in the package.
+    const rest = reader.offset;
+    yield* skip(reader, end - rest);
+    this.#locator.pieces(rest, ['package'], [[end - rest, 'The unused rest of the package']]);
   }
 
   *#walkSection(
@@ -164,138 +237,41 @@ export class StreamWalk {
     offset: number,
     packaged: boolean,
   ): Parser<void> {
-    const start =
-      head.kind === 'start' || head.kind === 'full' ? head : this.#started(head, offset);
+    const start = this.#sections.startOf(head, offset);
     const { sectionId, idstr, instanceId, version } = start;
-    const name = `${idstr} (${head.kind} of section ${sectionId})`;
+    const { kind } = head;
+    const name = `${idstr} (${kind} of section ${sectionId})`;
     this.#path = [name];
-    if (head.kind === 'start') this.#begin({ ...head, kind: 'start' }, offset);
-    const bodyOffset = reader.offset;
-    if (head.kind !== 'full' && idstr === 'ram') {
-      yield* this.#walkRam(reader, start.version, offset);
-      yield* this.#checkFooters(reader, name);
-      yield* readFooter(reader, sectionId, name);
-    } else if (head.kind === 'full' && this.#options.keepBodies !== false) {
-      const body = yield* this.#bodies.read(reader, sectionId, name);
-      this.#addDevice({ ...start, offset, bodyOffset, body, bodyLengthBytes: body.length });
-    } else {
-      const bodyLengthBytes = yield* readSectionBody(reader, sectionId, name, () => {});
-      if (head.kind === 'full') {
-        this.#addDevice({ ...start, offset, bodyOffset, bodyLengthBytes });
-      }
-    }
+    this.#locator.pieces(offset, this.#path, headPieces(head));
+    yield* this.#sections.read(reader, kind, start, offset, name);
+    const lengthBytes = reader.offset - offset;
     this.#add({
-      type: 'section',
-      kind: head.kind,
-      sectionId,
-      idstr,
-      instanceId,
-      version,
-      offset,
-      lengthBytes: reader.offset - offset,
-      packaged,
-      count: 1,
+      ...{ type: 'section', kind, sectionId, idstr, instanceId, version },
+      ...{ offset, lengthBytes, packaged, count: 1 },
     });
-  }
-
-  *#walkRam(reader: ByteReader, version: number, offset: number): Parser<void> {
-    if (version !== 4) {
-      throw new StreamError('RAM_LIST_INVALID', 'The RAM section has another version', {
-        expected: '4',
-        found: `${version}`,
-        offset,
-        path: ['ram'],
-        likely: 'The stream is damaged, or a release newer than this program wrote it',
-      });
-    }
-    const { targetPageBits, capabilities = [] } = this.model.configuration ?? {};
-    this.#ram ??= new RamWalk({
-      targetPageBytes: this.#pageSizes?.targetPageBytes ?? 2 ** (targetPageBits ?? 12),
-      ...(this.#pageSizes === undefined ? {} : { pageSizesSummary: this.#pageSizes.summary }),
-      ignoreShared: capabilities.includes('x-ignore-shared'),
-      mappedRam: capabilities.includes('mapped-ram'),
-    });
-    try {
-      yield* this.#ram.readBody(reader);
-    } finally {
-      if (this.#ram.model !== undefined) this.model.ram = this.#ram.model;
-    }
-  }
-
-  /** Says at the first chance that a stream has no footers: without them nothing here can be found. */
-  *#checkFooters(reader: ByteReader, section: string): Parser<void> {
-    if (this.#hasFooters === true) return;
-    yield* need(reader, 1);
-    const next = reader.peekU8();
-    this.#hasFooters = next === SectionType.footer;
-    if (next <= SectionType.full || next === SectionType.command) {
-      throw new StreamError('FOOTER_MISSING', 'The sections of this stream have no footers', {
-        expected: 'a footer (0x7e)',
-        found: `0x${next.toString(16).padStart(2, '0')}, which begins another section`,
-        offset: reader.offset,
-        path: [section],
-        likely:
-          'The sender runs with -global migration.send-section-footer=off, or a machine type up to 2.3',
-      });
-    }
-  }
-
-  #begin(head: SectionHead & { readonly kind: 'start' }, offset: number): void {
-    this.#live.set(head.sectionId, head);
-    if (this.#live.size <= MAX_LIVE_SECTIONS) return;
-    throw new StreamError('SECTION_TOO_LARGE', 'The stream has too many live sections', {
-      expected: `at most ${MAX_LIVE_SECTIONS}`,
-      offset,
-      likely: 'The stream is damaged, or something other than a virtual machine wrote it',
-    });
-  }
-
-  #started(head: SectionHead, offset: number): SectionHead & { readonly kind: 'start' } {
-    const start = this.#live.get(head.sectionId);
-    if (start === undefined) {
-      throw new StreamError('SECTION_TYPE_UNKNOWN', 'A part belongs to no section that began', {
-        expected: `one of the section ids ${[...this.#live.keys()].join(', ') || '(none began)'}`,
-        found: `${head.sectionId}`,
-        offset,
-        likely: 'The section before it was read to a wrong length, or the stream is damaged',
-      });
-    }
-    return start;
   }
 
   *#walkVmdesc(reader: ByteReader): Parser<void> {
     const { offset } = reader;
     const lengthBytes = yield* readVmdescLength(reader);
     if (lengthBytes === undefined) return;
-    if (this.#options.keepBodies === false) {
-      for (let left = lengthBytes; left > 0; ) {
-        yield* need(reader, 1);
-        const count = Math.min(left, reader.available);
-        reader.skip(count);
-        left -= count;
-      }
+    this.#locator.pieces(offset, this.#path, [
+      [1, 'The byte that begins the vmdesc', SectionType.vmdescription],
+      [4, 'Length of the vmdesc’s text', lengthBytes],
+      [lengthBytes, 'The vmdesc: a description of the device sections in JSON'],
+    ]);
+    const start = reader.offset;
+    if (this.#options.keepBodies === false || lengthBytes > MAX_PARSED_VMDESC_BYTES) {
+      yield* skip(reader, lengthBytes);
       this.model.vmdesc = { offset, lengthBytes };
     } else {
-      const start = reader.offset;
       const bytes = yield* collect(reader, lengthBytes);
-      const value = parseVmdesc(ByteReader.over(bytes, start).text(lengthBytes), start);
-      this.model.vmdesc = { offset, lengthBytes, value };
+      const text = ByteReader.over(bytes, start).text(lengthBytes);
+      const value = parseVmdesc(text, start);
+      this.model.vmdesc = { offset, lengthBytes, text, value };
+      this.#sections.settlePageSize(value.page_size);
     }
     this.#options.onVmdesc?.();
-  }
-
-  #addDevice(device: StreamModel['devices'][number]): void {
-    if (this.model.devices.length === MAX_DEVICES) {
-      throw new StreamError('SECTION_TOO_LARGE', 'The stream has too many device sections', {
-        expected: `at most ${MAX_DEVICES}`,
-        offset: device.offset,
-      });
-    }
-    const { sectionId, idstr, instanceId, version, offset, bodyOffset, bodyLengthBytes } = device;
-    this.model.devices.push({
-      ...{ sectionId, idstr, instanceId, version, offset, bodyOffset, bodyLengthBytes },
-      ...(device.body === undefined ? {} : { body: device.body }),
-    });
   }
 
   #add(item: ItemModel): void {
@@ -316,6 +292,26 @@ export class StreamWalk {
       this.model.omittedItems++;
     }
   }
+}
+
+/** A recovery begins with the command RECV_BITMAP in the place of a header. */
+function* isRecovery(reader: ByteReader): Parser<boolean> {
+  while (reader.available < 3 && !reader.ended) yield 3;
+  if (reader.available < 3) return false;
+  return reader.peekU8() === SectionType.command && reader.peekU16(1) === RECV_BITMAP;
+}
+
+const RECV_BITMAP = 10;
+
+function checkPlain(compression: string, offset: number): void {
+  if (compression === 'raw' || compression === 'sparse') return;
+  throw new StreamError('CONTAINER_PACKED', 'The stream in this libvirt save image is packed', {
+    expected: 'a plain stream',
+    found: compression,
+    offset,
+    path: ['libvirt save image'],
+    likely: `Unpack what follows offset ${offset} with ${compression}, and read that`,
+  });
 }
 
 function summarize(command: Command): CommandModel {

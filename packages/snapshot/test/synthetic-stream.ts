@@ -10,7 +10,8 @@ import {
   writeSectionHead,
   writeVmdesc,
 } from '@wherry/stream';
-import { StreamWalk, type WalkOptions } from '../src/walk-stream.ts';
+import type { WalkOptions } from '../src/walk-options.ts';
+import { StreamWalk } from '../src/walk-stream.ts';
 
 /** A stream as it is put together for a test. */
 export class SyntheticStream {

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { ByteReader, runParser } from '@wherry/bytes';
 import { readCommand, readItem, readReturnPathMessage } from '@wherry/stream';
 import { describe, expect, test } from 'vitest';
+import { Locator } from '../src/locator.ts';
 import { RamWalk } from '../src/ram-walk.ts';
 import { walk } from './synthetic-stream.ts';
 
@@ -55,7 +56,10 @@ describe('the byte examples of docs/wire', () => {
   test('RAM records are read to their end', () => {
     for (const bytes of examples('ram')) {
       const reader = ByteReader.over(bytes);
-      const ram = new RamWalk({ targetPageBytes: 4096, ignoreShared: false, mappedRam: false });
+      const ram = new RamWalk({
+        ...{ targetPageBytes: 4096, ignoreShared: false, mappedRam: false },
+        ...{ sink: undefined, locator: new Locator(), byteOrder: undefined },
+      });
       while (reader.available > 0) runParser(ram.readBody(reader), reader);
       expect(ram.model?.blocks).toMatchObject([
         { name: 'pc.ram', usedBytes: 0x2000, pages: { zero: 2, xbzrle: 1 } },

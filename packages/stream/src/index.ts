@@ -14,7 +14,6 @@ export {
   type RamRecord,
   RamRecordReader,
   readRamList,
-  skip,
   writeRamList,
   writeRamWord,
 } from './ram.ts';
@@ -40,3 +39,4 @@ export {
   writeVmdesc,
 } from './sections.ts';
 export { StreamError, type StreamErrorCode } from './stream-error.ts';
+export { applyXbzrle, type XbzrlePlace } from './xbzrle.ts';

@@ -1,4 +1,4 @@
-import { type ByteReader, type ByteWriter, counted, need, type Parser } from '@wherry/bytes';
+import { type ByteReader, type ByteWriter, counted, need, type Parser, skip } from '@wherry/bytes';
 import { StreamError } from './stream-error.ts';
 
 /** Flag bits of the word that begins each record of a `ram` section. @see RAM_SAVE_FLAG_* in QEMU's migration/ram.h */
@@ -58,13 +58,17 @@ export type RamRecord =
       readonly dataBytes: number;
     };
 
+/** The smallest target page there is: no flag lies above it. */
+const MIN_TARGET_PAGE_BYTES = 1024;
+
 /** Reads the records of `ram` sections; remembers the block that CONTINUE refers to across sections. */
 export class RamRecordReader {
-  readonly #targetPageBytes: number;
+  /** Bytes of a target page; while it is not known, 4096 counts. */
+  targetPageBytes: number | undefined;
   #block: string | undefined;
 
-  constructor(targetPageBytes = 4096) {
-    this.#targetPageBytes = targetPageBytes;
+  constructor(targetPageBytes?: number) {
+    this.targetPageBytes = targetPageBytes;
   }
 
   /**
@@ -77,9 +81,10 @@ export class RamRecordReader {
     yield* need(reader, 8);
     const { offset } = reader;
     const word = reader.size();
-    const pageOffset = word - (word % this.#targetPageBytes);
-    const flags = word % this.#targetPageBytes;
+    const flags = word % (this.targetPageBytes ?? MIN_TARGET_PAGE_BYTES);
+    const pageOffset = word - flags;
     const kind = flags & ~RamFlag.continue;
+    const pageBytes = this.targetPageBytes ?? 4096;
     switch (kind) {
       case RamFlag.eos:
         return { kind: 'eos', offset };
@@ -91,7 +96,7 @@ export class RamRecordReader {
         return { kind: 'mem-size', offset, totalBytes: pageOffset };
       case RamFlag.page: {
         const block = yield* this.#readBlock(reader, flags, offset);
-        return { kind: 'page', offset, block, pageOffset, dataBytes: this.#targetPageBytes };
+        return { kind: 'page', offset, block, pageOffset, dataBytes: pageBytes };
       }
       case RamFlag.zero: {
         const block = yield* this.#readBlock(reader, flags, offset);
@@ -102,9 +107,9 @@ export class RamRecordReader {
         yield* need(reader, 3);
         const encoding = reader.u8();
         const dataBytes = reader.u16();
-        if (encoding !== 1 || dataBytes > this.#targetPageBytes) {
+        if (encoding !== 1 || dataBytes > pageBytes) {
           throw invalid(
-            `encoding 1 of at most ${this.#targetPageBytes} bytes`,
+            `encoding 1 of at most ${pageBytes} bytes`,
             `encoding ${encoding} of ${dataBytes} bytes`,
             offset,
             block,
@@ -116,7 +121,7 @@ export class RamRecordReader {
         const block = yield* this.#readBlock(reader, flags, offset);
         yield* need(reader, 4);
         const dataBytes = reader.u32();
-        if (dataBytes > 2 * this.#targetPageBytes) {
+        if (dataBytes > 2 * pageBytes) {
           throw invalid('one compressed page', `${dataBytes} bytes`, offset, block);
         }
         return { kind: 'compress', offset, block, pageOffset, dataBytes };
@@ -219,17 +224,6 @@ export function* readRamList(
     entries.push(entry);
   }
   return entries;
-}
-
-/** Passes over `count` bytes, however few the reader holds at a time. */
-export function* skip(reader: ByteReader, count: number): Parser<void> {
-  let left = count;
-  while (left > 0) {
-    yield* need(reader, 1);
-    const take = Math.min(left, reader.available);
-    reader.skip(take);
-    left -= take;
-  }
 }
 
 /** Writes the RAM list with its MEM_SIZE word; each entry carries the optional words that it has. */

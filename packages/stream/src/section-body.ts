@@ -4,7 +4,7 @@ import { StreamError } from './stream-error.ts';
 
 const FOOTER_BYTES = 5;
 /** Far above any device's state; a section that is longer has lost its footer. */
-const MAX_BODY_BYTES = 256 * 1024 * 1024;
+const MAX_DEVICE_BYTES = 256 * 1024 * 1024;
 
 /**
  * Reads the body of a section whose fields nobody here knows, and its footer.
@@ -13,6 +13,7 @@ const MAX_BODY_BYTES = 256 * 1024 * 1024;
  *
  * @param section the section's name, for messages
  * @param sink gets each piece of the body, a view that is valid during the call
+ * @param maxBytes what is too long for the section; live sections have no such length
  * @returns the body's length in bytes
  * @throws StreamError `SECTION_TOO_LARGE`, `FOOTER_MISSING`
  */
@@ -21,13 +22,14 @@ export function* readSectionBody(
   sectionId: number,
   section: string,
   sink: (piece: Uint8Array) => void,
+  maxBytes: number = MAX_DEVICE_BYTES,
 ): Parser<number> {
   const start = reader.offset;
   const pass = (count: number): void => {
     if (count > 0) sink(reader.view(count));
-    if (reader.offset - start > MAX_BODY_BYTES) {
+    if (reader.offset - start > maxBytes) {
       throw new StreamError('SECTION_TOO_LARGE', 'A section has no end', {
-        expected: `a footer within ${MAX_BODY_BYTES} bytes`,
+        expected: `a footer within ${maxBytes} bytes`,
         offset: start,
         path: [section],
         likely: 'The stream was written without section footers, or is damaged',

@@ -10,11 +10,16 @@ export type StreamErrorCode =
   | 'SECTION_TOO_LARGE'
   | 'FOOTER_MISSING'
   | 'FOOTER_MISMATCH'
+  | 'FOOTERS_ABSENT'
   | 'COMMAND_UNKNOWN'
   | 'COMMAND_INVALID'
   | 'RAM_RECORD_INVALID'
   | 'RAM_BLOCK_UNKNOWN'
   | 'RAM_LIST_INVALID'
+  | 'XBZRLE_INVALID'
+  | 'LIVE_SECTION_INVALID'
+  | 'CONTAINER_INVALID'
+  | 'CONTAINER_PACKED'
   | 'RETURN_PATH_INVALID';
 
 /** Says that bytes break the grammar of a migration stream, and where. */

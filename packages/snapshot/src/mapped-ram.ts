@@ -1,0 +1,182 @@
+import { type ByteReader, collect, need, type Parser, skip } from '@wherry/bytes';
+import type { Locator } from './locator.ts';
+import { ramListInvalid } from './ram-list-invalid.ts';
+import type { RamSink } from './ram-sink.ts';
+import type { MappedModel, RamBlockModel } from './stream-model.ts';
+
+const MIN_PAGE_BYTES = 1024;
+/** A bitmap is kept only for its positions: these are 4 TiB of guest in 4 KiB pages. */
+const MAX_KEPT_BITMAP_BYTES = 128 * 1024 * 1024;
+
+/** Who wants the pages of a mapped-ram file, and what is known of the host that wrote it. */
+export interface MappedRamNeeds {
+  readonly sink: RamSink | undefined;
+  readonly locator: Locator;
+  /** Byte order of the writer where the container tells. */
+  readonly byteOrder: 'little' | 'big' | undefined;
+}
+
+/** Reads a block's header in a mapped-ram list. @throws StreamError `RAM_LIST_INVALID` */
+export function* readMappedHeader(
+  reader: ByteReader,
+  block: string,
+  usedBytes: number,
+): Parser<MappedModel> {
+  yield* need(reader, 28);
+  const { offset } = reader;
+  const version = reader.u32();
+  if (version > 1)
+    throw ramListInvalid('a mapped-ram header of version 1', `${version}`, offset, block);
+  const [pageBytes, bitmapOffset, pagesOffset] = [reader.size(), reader.size(), reader.size()];
+  if (pageBytes < MIN_PAGE_BYTES || !Number.isInteger(Math.log2(pageBytes))) {
+    throw ramListInvalid('a power of two as page size', `${pageBytes}`, offset + 4, block);
+  }
+  const bitmapBytes = bitmapLength(usedBytes, pageBytes);
+  if (bitmapOffset < reader.offset || pagesOffset < bitmapOffset + bitmapBytes) {
+    throw ramListInvalid(
+      `a bitmap of ${bitmapBytes} bytes from ${reader.offset} on, then the pages`,
+      `a bitmap at ${bitmapOffset}, pages at ${pagesOffset}`,
+      offset + 12,
+      block,
+      'The offsets are those of the file: give inspect the whole file, from its first byte',
+    );
+  }
+  return { pageBytes, bitmapOffset, pagesOffset };
+}
+
+/** Reads a block's bitmap and its pages, or passes over what nobody wants. */
+export function* readMappedPages(
+  reader: ByteReader,
+  block: RamBlockModel,
+  mapped: MappedModel,
+  needs: MappedRamNeeds,
+): Parser<void> {
+  const { sink, locator } = needs;
+  const { pageBytes, bitmapOffset, pagesOffset } = mapped;
+  const path = ['ram', block.name];
+  const headerEnd = reader.offset;
+  yield* skip(reader, bitmapOffset - headerEnd);
+  locator.pieces(headerEnd, path, [[bitmapOffset - headerEnd, 'Unused bytes before the bitmap']]);
+  const bitmapBytes = bitmapLength(block.usedBytes, pageBytes);
+  const isWanted =
+    sink !== undefined || locator.covers(bitmapOffset, pagesOffset + block.usedBytes);
+  if (isWanted && bitmapBytes > MAX_KEPT_BITMAP_BYTES) {
+    throw ramListInvalid(
+      `a bitmap of at most ${MAX_KEPT_BITMAP_BYTES} bytes`,
+      `${bitmapBytes}`,
+      bitmapOffset,
+      block.name,
+    );
+  }
+  let bitmap: PageBitmap | undefined;
+  if (isWanted) {
+    const bytes = yield* collect(reader, bitmapBytes);
+    block.pages.mapped = countOnes(bytes);
+    bitmap = new PageBitmap(bytes, Math.ceil(block.usedBytes / pageBytes), needs.byteOrder);
+    locate(block, mapped, bitmap, bitmapBytes, locator);
+  } else {
+    for (let left = bitmapBytes; left > 0; ) {
+      yield* need(reader, 1);
+      const piece = reader.view(Math.min(left, reader.available));
+      block.pages.mapped += countOnes(piece);
+      left -= piece.length;
+    }
+  }
+  yield* skip(reader, pagesOffset - reader.offset);
+  const end = pagesOffset + block.usedBytes;
+  if (sink !== undefined && bitmap !== undefined) {
+    for (const [first, pages] of bitmap.runs()) {
+      const runEnd = Math.min(end, pagesOffset + (first + pages) * pageBytes);
+      yield* skip(reader, pagesOffset + first * pageBytes - reader.offset);
+      while (reader.offset < runEnd) {
+        yield* need(reader, 1);
+        const { offset } = reader;
+        const bytes = reader.view(Math.min(reader.available, runEnd - offset));
+        sink.page(block, offset - pagesOffset, bytes, offset);
+      }
+    }
+  }
+  yield* skip(reader, end - reader.offset);
+}
+
+function locate(
+  block: RamBlockModel,
+  { pageBytes, bitmapOffset, pagesOffset }: MappedModel,
+  bitmap: PageBitmap,
+  bitmapBytes: number,
+  locator: Locator,
+): void {
+  const path = ['ram', block.name];
+  if (locator.covers(bitmapOffset, bitmapOffset + bitmapBytes)) {
+    const index = locator.at - bitmapOffset;
+    const word = Math.floor(index / 8) * 64;
+    locator.pieces(locator.at, path, [
+      [1, `Byte ${index} of the bitmap: 8 of the pages ${word} to ${word + 63}`],
+    ]);
+  }
+  locator.pieces(bitmapOffset + bitmapBytes, path, [
+    [pagesOffset - bitmapOffset - bitmapBytes, 'Padding between the bitmap and the pages'],
+  ]);
+  if (!locator.covers(pagesOffset, pagesOffset + block.usedBytes)) return;
+  const offset = locator.at - pagesOffset;
+  const page = Math.floor(offset / pageBytes);
+  const where = `offset 0x${offset.toString(16)} of the block`;
+  const what = bitmap.has(page)
+    ? `Byte ${offset % pageBytes} of a page, ${where}`
+    : `A page that is zero and not in the file, ${where}`;
+  locator.pieces(pagesOffset + page * pageBytes, path, [[pageBytes, what]]);
+}
+
+/** Which pages a mapped-ram file holds: 64-bit words in the writer's byte order. */
+class PageBitmap {
+  readonly #bytes: Uint8Array;
+  readonly #pages: number;
+  /** What turns a byte's index within its word round where the writer is big-endian. */
+  readonly #flip: number;
+
+  constructor(bytes: Uint8Array, pages: number, byteOrder: 'little' | 'big' | undefined) {
+    this.#bytes = bytes;
+    this.#pages = pages;
+    this.#flip = 0;
+    if (byteOrder === 'big' || (byteOrder === undefined && this.#hasStray())) this.#flip = 7;
+  }
+
+  has(page: number): boolean {
+    return ((this.#bytes[(page >> 3) ^ this.#flip]! >> (page & 7)) & 1) === 1;
+  }
+
+  /** Gives each run of pages as its first one and how many. */
+  *runs(): Generator<readonly [first: number, pages: number]> {
+    for (let page = 0; page < this.#pages; page++) {
+      if ((page & 7) === 0 && this.#bytes[(page >> 3) ^ this.#flip] === 0) {
+        page += 7;
+        continue;
+      }
+      if (!this.has(page)) continue;
+      const first = page;
+      while (page + 1 < this.#pages && this.has(page + 1)) page++;
+      yield [first, page + 1 - first];
+    }
+  }
+
+  /** Bits behind the last page mean that the words are in the other order. */
+  #hasStray(): boolean {
+    for (let page = this.#pages; page < this.#bytes.length * 8; page++) {
+      if (this.has(page)) return true;
+    }
+    return false;
+  }
+}
+
+function bitmapLength(usedBytes: number, pageBytes: number): number {
+  return Math.ceil(usedBytes / pageBytes / 64) * 8;
+}
+
+/** Counts the bits that are set. */
+export function countOnes(bytes: Uint8Array): number {
+  let ones = 0;
+  for (const byte of bytes) {
+    for (let rest = byte; rest !== 0; rest &= rest - 1) ones++;
+  }
+  return ones;
+}

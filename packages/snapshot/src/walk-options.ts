@@ -1,0 +1,28 @@
+import type { Command } from '@wherry/stream';
+import type { RamSink } from './ram-sink.ts';
+import type { ContainerModel, VmdescModel } from './stream-model.ts';
+
+/** What a walk keeps, and who hears of it meanwhile. */
+export interface WalkOptions {
+  /** Whether device bodies and the vmdesc are kept for decoding (default true). */
+  readonly keepBodies?: boolean;
+  /** The most bytes of bodies to keep in all (default 96 MiB); a body that passes it is walked, not kept. */
+  readonly maxKeptBytes?: number;
+  /** Takes the contents of RAM. */
+  readonly ramSink?: RamSink | undefined;
+  /** Absolute offset of a byte to explain: `located` of the model. */
+  readonly at?: number | undefined;
+  /**
+   * The vmdesc, read beforehand from the end of a file whose sections have no footers (a walk without
+   * it ended with `FOOTERS_ABSENT`): sections are split by it.
+   */
+  readonly vmdesc?: VmdescModel | undefined;
+  /** The file around a packed stream, where the reader gets what was unpacked from it. */
+  readonly container?: ContainerModel | undefined;
+  /** Hears of each command before what follows it is read; a throw ends the walk. */
+  readonly onCommand?: (command: Command, offset: number) => void;
+  /** Hears of the byte that ends the sections; a vmdesc may follow. */
+  readonly onEof?: () => void;
+  /** Hears that the vmdesc was read: nothing more belongs to the stream. */
+  readonly onVmdesc?: () => void;
+}
