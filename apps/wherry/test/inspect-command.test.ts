@@ -127,7 +127,7 @@ describe('wherry inspect', () => {
       "wherry: standard input: The input ends too early
         offset    0x12c (300)
         in        ram (part of section 2)
-        expected  1 more bytes
+        expected  3904 more bytes
         found     0
         likely    The sender stopped or the connection was cut: look at the sender’s own log
       "

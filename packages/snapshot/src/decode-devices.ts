@@ -1,64 +1,91 @@
 import { WherryError } from '@wherry/bytes';
 import {
-  decodeWithVmdesc,
+  decodeWithVmdescPartially,
   type StateNode,
   type Vmdesc,
   type VmdescDevice,
   type VmdescState,
 } from '@wherry/vmstate';
+import { decodeOldStyle } from './old-style-state.ts';
 import type { DeviceModel, StreamModel } from './stream-model.ts';
+
+/** A description of device state that did not come with the stream: another stream's, or a dump's. */
+export interface StateSchema {
+  /** Decodes a section's body. @throws WherryError where it does not know the section, or the bytes differ */
+  decode(
+    section: { readonly idstr: string; readonly instanceId: number; readonly version: number },
+    body: Uint8Array,
+    offset: number,
+  ): readonly StateNode[];
+}
+
+/** How {@link decodeDevices} decodes what the stream does not describe. */
+export interface DecodeOptions {
+  readonly schema?: StateSchema | undefined;
+}
 
 /** A device section with its state decoded, or why it is not. */
 export interface DecodedDevice {
   readonly device: DeviceModel;
-  /** Its fields; absent when they could not be decoded. */
+  /** Its fields; those before the {@link DecodedDevice.mismatch} if there is one; absent when they could not be decoded. */
   readonly state?: readonly StateNode[];
+  /** What told the fields: the stream's own vmdesc, the schema given, or a layout that never changes. */
+  readonly by?: 'vmdesc' | 'schema' | 'layout';
   /** Why there is no state; not an error by itself. */
   readonly note?: string;
-  /** The section and its description disagree, and not by a known fault of the sender. */
+  /** The section and its description disagree. */
   readonly mismatch?: WherryError;
 }
 
 /** All nodes of one stream's devices; a real machine has some 100,000. */
 const MAX_NODES = 4_000_000;
 
-/** Decodes each device section by the stream's own vmdesc, one at a time as it is asked for. */
-export function* decodeDevices(model: StreamModel): Generator<DecodedDevice> {
-  const vmdesc = model.vmdesc?.value;
-  const byKey = groupByKey(vmdesc);
+/** Decodes each device section by the stream's own vmdesc or a schema, one at a time as it is asked for. */
+export function* decodeDevices(
+  model: StreamModel,
+  options: DecodeOptions = {},
+): Generator<DecodedDevice> {
+  const byKey = groupByKey(model.vmdesc?.value);
   let nodes = 0;
   for (const device of model.devices) {
     const description = byKey.get(keyOf(device.idstr, device.instanceId))?.shift();
-    if (description === undefined || device.body === undefined) {
-      yield { device, note: noteWithout(model) };
+    const { body } = device;
+    if (body === undefined) {
+      yield { device, note: 'not decoded: its bytes were not kept' };
       continue;
     }
-    // A false count costs the sender nothing where an element has no bytes: count before decoding.
-    nodes += countNodes(description);
-    if (nodes > MAX_NODES) {
-      yield { device, note: `not decoded: the vmdesc describes more than ${MAX_NODES} fields` };
-      continue;
+    const known = description?.vmsd_name === undefined ? decodeOldStyle(device, body) : undefined;
+    if (known !== undefined) {
+      yield { device, state: known, by: 'layout' };
+    } else if (description === undefined) {
+      yield decodeWithSchema(device, body, model, options.schema);
+    } else {
+      // A false count costs the sender nothing where an element has no bytes: count before decoding.
+      nodes += countNodes(description);
+      if (nodes > MAX_NODES) {
+        yield { device, note: `not decoded: the vmdesc describes more than ${MAX_NODES} fields` };
+        continue;
+      }
+      const partial = decodeWithVmdescPartially(description, body, device.bodyOffset);
+      const { nodes: state, mismatch } = partial;
+      yield { device, state, by: 'vmdesc', ...(mismatch === undefined ? {} : { mismatch }) };
     }
-    yield decodeDevice(device, device.body, description);
   }
 }
 
-function decodeDevice(
+function decodeWithSchema(
   device: DeviceModel,
   body: Uint8Array,
-  description: VmdescDevice,
+  model: StreamModel,
+  schema: StateSchema | undefined,
 ): DecodedDevice {
+  if (schema === undefined) return { device, note: noteWithout(model) };
   try {
-    return { device, state: decodeWithVmdesc(description, body, device.bodyOffset) };
-  } catch (mismatch) {
-    if (!(mismatch instanceof WherryError)) throw mismatch;
-    if (hasArrayOfStructs(description)) {
-      return {
-        device,
-        note: `not decoded: ${mismatch.expected ?? ''}, ${mismatch.found ?? ''}; QEMU before 10.0 describes arrays of pointers with holes wrongly`,
-      };
-    }
-    return { device, mismatch };
+    return { device, state: schema.decode(device, body, device.bodyOffset), by: 'schema' };
+  } catch (error) {
+    // The schema is of another machine, or of another state of this one: that breaks no stream.
+    if (error instanceof WherryError) return { device, note: `not decoded: ${error.message}` };
+    throw error;
   }
 }
 
@@ -93,13 +120,4 @@ function countNodes(state: Partial<VmdescState>): number {
   }
   for (const subsection of state.subsections ?? []) count += countNodes(subsection);
   return count;
-}
-
-function hasArrayOfStructs(state: Partial<VmdescState>): boolean {
-  return (
-    (state.fields ?? []).some(
-      ({ array_len: elements, struct }) =>
-        struct !== undefined && (elements !== undefined || hasArrayOfStructs(struct)),
-    ) || (state.subsections ?? []).some(hasArrayOfStructs)
-  );
 }

@@ -1,6 +1,13 @@
 export { readContainer } from './container.ts';
-export { type DecodedDevice, decodeDevices, noteWithout } from './decode-devices.ts';
+export {
+  type DecodedDevice,
+  type DecodeOptions,
+  decodeDevices,
+  noteWithout,
+  type StateSchema,
+} from './decode-devices.ts';
 export { findVmdesc, VMDESC_TAIL_BYTES } from './find-vmdesc.ts';
+export { locate } from './locate.ts';
 export type { RamSink } from './ram-sink.ts';
 export type {
   CommandModel,
