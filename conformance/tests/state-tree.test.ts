@@ -1,6 +1,13 @@
+import { isDeepStrictEqual } from 'node:util';
 import { ByteReader, runParser } from '@wherry/bytes';
 import { type DeviceModel, StreamWalk } from '@wherry/snapshot';
-import { decodeWithVmdesc, encodeState, type Vmdesc, type VmdescDevice } from '@wherry/vmstate';
+import {
+  decodeWithVmdesc,
+  describeState,
+  encodeState,
+  type Vmdesc,
+  type VmdescDevice,
+} from '@wherry/vmstate';
 import { describe, expect, test } from 'vitest';
 import { listFixtures, loadFixture } from '../fixtures.ts';
 
@@ -49,11 +56,12 @@ const recorded = fixtures.map((fixture) => ({
 describe.each(recorded.filter(({ vmdesc }) => vmdesc !== undefined))(
   '$release/$case',
   ({ devices, sections }) => {
-    test('each section is described, decoded and written again as it was', () => {
+    test('each section is described, decoded, written and described again as it was', () => {
       expect(sections.length).toBe(devices.length);
       for (const { device, entry } of sections) {
         const nodes = decodeWithVmdesc(entry, device.body, device.bodyOffset);
         expect(Buffer.compare(encodeState(nodes), device.body), device.idstr).toBe(0);
+        expect(isDeepStrictEqual(describeState(entry, nodes), entry), device.idstr).toBe(true);
       }
     });
   },

@@ -54,8 +54,11 @@ export {
   decodeWithVmdescPartially,
   type PartialState,
 } from './tree/decode-with-vmdesc.ts';
+export { describeState } from './tree/describe-state.ts';
+export { addSubsection, dropSubsection, setState } from './tree/edit-state.ts';
 export { encodeState } from './tree/encode-state.ts';
 export type { StateNode, StateValue } from './tree/state-node.ts';
+export { findState } from './tree/state-path.ts';
 export {
   parseVmdesc,
   type Vmdesc,

@@ -12,6 +12,9 @@ export type VmstateErrorCode =
   | 'REGISTRATION_INVALID'
   | 'VMDESC_INVALID'
   | 'VMDESC_MISMATCH'
+  | 'SCHEMA_MISMATCH'
+  | 'SCHEMA_AMBIGUOUS'
+  | 'PATH_UNKNOWN'
   | 'DUMP_INVALID';
 
 /** Says that device state could not be saved or loaded, and in which section and field. */

@@ -1,6 +1,6 @@
 import { ByteWriter } from '@wherry/bytes';
 import { leafOf } from './leaf.ts';
-import { type StateNode, SUBSECTION } from './state-node.ts';
+import { isListType, type StateNode, SUBSECTION } from './state-node.ts';
 
 /** Writes decoded state again: the bytes that it was decoded from, or those of its edited values. */
 export function encodeState(nodes: readonly StateNode[]): Uint8Array<ArrayBuffer> {
@@ -29,9 +29,4 @@ function writeNode(writer: ByteWriter, node: StateNode): void {
     writeNode(writer, child);
   }
   if (isList) writer.u8(0);
-}
-
-/** Whether elements of this type have a byte 1 before each and a byte 0 behind the last. */
-function isListType(type: string): boolean {
-  return type === 'qtailq' || type === 'qlist' || type === 'gtree';
 }

@@ -27,3 +27,8 @@ export const SUBSECTION = 0x05;
 export const NULL_POINTER = 0x30;
 /** The byte before the content of an element that the receiver allocates. */
 export const VALID_POINTER = 0x31;
+
+/** Whether elements of this type have a byte 1 before each and a byte 0 behind the last. */
+export function isListType(type: string): boolean {
+  return type === 'qtailq' || type === 'qlist' || type === 'gtree';
+}
