@@ -117,7 +117,7 @@ export class RamWalk {
 
   *#readPage(reader: ByteReader, record: PageRecord): Parser<void> {
     const { kind, pageOffset, offset } = record;
-    const block = this.#blockOf(record.block);
+    const block = this.#blockOf(record.block, offset);
     this.#block = block;
     if (kind === 'page' && !this.isPageSizeKnown) {
       if (pageOffset < block.usedBytes) {
@@ -213,7 +213,7 @@ export class RamWalk {
     }
   }
 
-  #blockOf(name: string): RamBlockModel {
+  #blockOf(name: string, offset: number): RamBlockModel {
     const block = this.#blocks.get(name);
     if (block !== undefined) return block;
     if (this.#options.isRecovery === true) {
@@ -223,6 +223,7 @@ export class RamWalk {
     throw new StreamError('RAM_BLOCK_UNKNOWN', 'A page belongs to no listed RAM block', {
       expected: [...this.#blocks.keys()].join(', ') || 'a list of blocks first',
       found: JSON.stringify(name),
+      offset,
       path: ['ram'],
       likely: 'The stream is damaged before this point',
     });

@@ -1,16 +1,14 @@
-import { type FileHandle, open } from 'node:fs/promises';
-import { ByteReader, WherryError } from '@wherry/bytes';
-import { decodeDevices, StreamWalk } from '@wherry/snapshot';
+import { closeSync, fstatSync, openSync } from 'node:fs';
+import { decodeDevices, type StreamWalk } from '@wherry/snapshot';
 import { Command } from 'commander';
 import { CliError } from '../cli-error.ts';
-import { fileSource, type ReadBytes, readWith, streamSource } from './byte-source.ts';
+import { fileSource, streamSource } from './byte-source.ts';
 import { type Diagnosis, diagnose, formatDiagnosis } from './diagnosis.ts';
 import { escapeControls, writeAll } from './output.ts';
 import { formatJson } from './report-json.ts';
 import { formatReport } from './report-text.ts';
 import { formatTable } from './table.ts';
-
-const CHUNK_BYTES = 1024 * 1024;
+import { type Walked, walkSource } from './walk-source.ts';
 
 /** Makes the command `wherry inspect`. */
 export function inspectCommand(): Command {
@@ -31,9 +29,8 @@ export async function inspect(
   options: { readonly json?: boolean },
   output: NodeJS.WritableStream = process.stdout,
 ): Promise<void> {
-  const walk = new StreamWalk();
-  const broken = await walkFile(path, walk);
-  const error = broken ?? firstMismatch(walk);
+  const { walk, error: broken } = await walkFile(path);
+  const error = broken === undefined ? firstMismatch(walk) : diagnose(broken, walk.path);
   const pieces =
     options.json === true
       ? formatJson(walk.model, error)
@@ -43,33 +40,29 @@ export async function inspect(
     throw new CliError(escapeControls(`${nameOf(path)}: ${formatDiagnosis(error)}`), 1);
 }
 
-async function walkFile(path: string, walk: StreamWalk): Promise<Diagnosis | undefined> {
-  const file = path === '-' ? undefined : await openFile(path);
-  const read: ReadBytes = file === undefined ? streamSource(process.stdin) : fileSource(file);
-  const reader = new ByteReader({ storage: new Uint8Array(CHUNK_BYTES) });
+async function walkFile(path: string): Promise<Walked> {
+  const fd = path === '-' ? undefined : openFile(path);
   try {
-    await readWith(walk.walk(reader), reader, read);
-    return undefined;
+    return await walkSource(fd === undefined ? streamSource(process.stdin) : fileSource(fd), {});
   } catch (error) {
-    if (error instanceof WherryError) return diagnose(error, walk.path);
     throw new CliError(`${nameOf(path)}: ${messageOf(error)}`, 1);
   } finally {
-    await file?.close();
+    if (fd !== undefined) closeSync(fd);
   }
 }
 
-async function openFile(path: string): Promise<FileHandle> {
-  let file: FileHandle;
+function openFile(path: string): number {
+  let fd: number;
   try {
-    file = await open(path);
+    fd = openSync(path, 'r');
   } catch (error) {
     throw new CliError(`Cannot read ${path}: ${reasonOf(error)}`, 2);
   }
-  if ((await file.stat()).isDirectory()) {
-    await file.close();
+  if (fstatSync(fd).isDirectory()) {
+    closeSync(fd);
     throw new CliError(`Cannot read ${path}: it is a directory; name a file with a stream`, 2);
   }
-  return file;
+  return fd;
 }
 
 /** A section that differs from its own description is a damaged stream, though its framing is whole. */
