@@ -10,6 +10,7 @@ import {
   u32,
   u64,
   VmstateError,
+  validate,
   varray,
   vbuffer,
   vmstateDevice,
@@ -24,6 +25,8 @@ const ownedRange = describe({
   version: 1,
   fields: [
     field('block_bytes', u32),
+    // A check makes the vmdesc describe each range, which are of different sizes.
+    validate('a block has a name', (range: { block_bytes: number }) => range.block_bytes > 0),
     field('block', vbuffer('block_bytes')), // the block's name, UTF-8
     field('first_page', u32),
     field('pages', u32),

@@ -6,11 +6,11 @@ import {
   type StateOf,
   u8,
   u32,
-  unused,
   vmstateDevice,
 } from '@wherry/vmstate';
 
 const RUNSTATE_BYTES = 32;
+const UNUSED_BYTES = 66;
 
 /** @see vmstate_globalstate in QEMU's migration/global_state.c */
 const globalState = describe({
@@ -21,7 +21,7 @@ const globalState = describe({
     field('runstate', buffer(RUNSTATE_BYTES)),
     field('has_vm_was_suspended', u8),
     field('vm_was_suspended', u8),
-    field('unused', unused(66)),
+    field('unused', buffer(UNUSED_BYTES)),
   ],
   postLoad: ({ runstate }) => {
     decode(runstate);
@@ -72,7 +72,7 @@ function encode(runState: string): State {
     runstate: bytes,
     has_vm_was_suspended: 1,
     vm_was_suspended: 0,
-    unused: undefined,
+    unused: new Uint8Array(UNUSED_BYTES),
   };
 }
 

@@ -17,6 +17,7 @@ import {
 import {
   type Device,
   type DeviceRegistry,
+  formatVmdesc,
   MIGRATION_PRIORITIES,
   type VmdescDevice,
 } from '@wherry/vmstate';
@@ -139,7 +140,7 @@ export class SourceFrames {
       ],
     };
     const description = { configuration, page_size: TARGET_PAGE_BYTES, devices: this.#vmdesc };
-    writeVmdesc(this.#writer, JSON.stringify(description));
+    writeVmdesc(this.#writer, formatVmdesc(description));
   }
 }
 

@@ -1,74 +1,18 @@
-import { type ByteReader, ByteWriter, counted, need, type Parser } from '@wherry/bytes';
-import {
-  type Field,
-  FieldContext,
-  isArray,
-  isPresent,
-  loadField,
-  loadFixedField,
-  putFixedField,
-  type State,
-  saveField,
-} from './field.ts';
-import type { FixedKind, Kind, LoadContext, VariableKind } from './kind.ts';
-import type { VmdescField, VmdescState } from './vmdesc.ts';
+import { ByteReader, ByteWriter, counted, need, type Parser, runParser } from '@wherry/bytes';
+import type { CompiledField, VmdescSink } from './compile-field.ts';
+import { compileFields, type FieldRun } from './compile-fields.ts';
+import type { DescriptionSpec, MigrationPriority } from './description-spec.ts';
+import { type Field, type FieldsState, isConditional, isPresent, type State } from './field.ts';
+import { DEFAULT_STYLE, type VmdescStyle } from './format-vmdesc.ts';
+import type { InlineStruct } from './kind.ts';
+import { FieldContext } from './load-context.ts';
+import type { VmdescState } from './vmdesc.ts';
 import { VmstateError } from './vmstate-error.ts';
 
 const SUBSECTION = 0x05;
 
-/** The state that a list of fields describes. */
-type FieldsState<F extends readonly Field[]> = {
-  [K in F[number] as K['name']]: K extends Field<string, infer T> ? T : never;
-};
-
 /** The state type that a description describes, its subsections' fields included. */
 export type StateOf<D> = D extends Description<infer S> ? S : never;
-
-/** What {@link describe} takes. */
-export interface DescriptionSpec<F extends readonly Field[], Sub extends readonly Description[]> {
-  /** Name of the description (its `VMStateDescription.name`); a subsection's begins with its parent's and a slash. */
-  readonly name: string;
-  readonly version: number;
-  /** Oldest version that can be loaded; default `version`. */
-  readonly minimumVersion?: number;
-  readonly fields: F;
-  readonly subsections?: Sub;
-  /** For a subsection: whether the state needs it on the wire. */
-  readonly needed?: (state: never) => boolean;
-  /** Whether a machine that holds the device cannot be migrated; default false. */
-  readonly unmigratable?: boolean;
-  /** Whether the state is sent while the migration is set up, the guest running; default false. */
-  readonly earlySetup?: boolean;
-  /** Place in the order of sections; default `default`. */
-  readonly priority?: MigrationPriority;
-  /** Changes the state's copy before it is written; a throw ends the save. */
-  readonly preSave?: (state: FieldsState<F>) => void;
-  /** Runs after fields and subsections, also where writing them failed, unless `preSave` refused. */
-  readonly postSave?: (state: FieldsState<F>) => void;
-  /** Sets on the state's copy what absent fields and subsections leave. */
-  readonly preLoad?: (state: FieldsState<F>) => void;
-  /** Checks or completes the loaded state; a throw refuses it. */
-  readonly postLoad?: (state: FieldsState<F>, version: number) => void;
-}
-
-/**
- * The order in which devices are sent, first to last; within one priority, that of registration.
- *
- * @see MigrationPriority in QEMU's include/migration/vmstate.h
- */
-export const MIGRATION_PRIORITIES = [
-  'gicv3',
-  'gicv3-its',
-  'apic',
-  'virtio-mem',
-  'pci-bus',
-  'iommu',
-  'default',
-  'low',
-] as const;
-
-/** One of {@link MIGRATION_PRIORITIES}. */
-export type MigrationPriority = (typeof MIGRATION_PRIORITIES)[number];
 
 type SubsectionState<Sub extends readonly Description[]> = Sub extends readonly [
   infer Head,
@@ -91,6 +35,27 @@ export function describe<
   );
 }
 
+/** How a state is saved. */
+export interface SaveOptions {
+  /** Version of the description to save as; default its own. */
+  readonly version?: number;
+  /** Release that the entry in the vmdesc is made for; default 10.0. */
+  readonly style?: VmdescStyle;
+}
+
+/** How a state that is all there is decoded. */
+export interface DecodeOptions {
+  /** Version of the description that wrote it; default its own. */
+  readonly version?: number;
+  /** Absolute offset of the first byte, for messages. */
+  readonly offset?: number;
+}
+
+/** A place in a stream, for messages. */
+interface Place {
+  readonly path: readonly string[];
+}
+
 /** A compiled description of the state `S`. */
 export class Description<S = unknown> {
   readonly name: string;
@@ -101,10 +66,14 @@ export class Description<S = unknown> {
   readonly unmigratable: boolean;
   readonly earlySetup: boolean;
   readonly priority: MigrationPriority;
+  /** Whether parts of the state come and go, so that a vmdesc describes each element of an array of it. */
+  readonly conditional: boolean;
   /** Bytes of the whole state when no part of it is conditional or of variable size. */
   readonly fixedBytes: number | undefined;
-  readonly #vmdescNames: readonly string[];
+  /** The description as a part of a larger one, where it does nothing but read and write its bytes. */
+  readonly inline: InlineStruct | undefined;
   readonly #spec: DescriptionSpec<readonly Field[], readonly Description[]>;
+  readonly #runs: readonly FieldRun[];
 
   constructor(spec: DescriptionSpec<readonly Field[], readonly Description[]>) {
     this.#spec = spec;
@@ -116,8 +85,10 @@ export class Description<S = unknown> {
     this.unmigratable = spec.unmigratable ?? false;
     this.earlySetup = spec.earlySetup ?? false;
     this.priority = spec.priority ?? 'default';
-    this.fixedBytes = fixedBytesOf(spec);
-    this.#vmdescNames = vmdescNames(spec.fields);
+    this.conditional = spec.subsections !== undefined || spec.fields.some(isConditional);
+    this.#runs = compileFields(spec.fields);
+    this.fixedBytes = this.#sumOfBytes();
+    this.inline = this.#asInline();
   }
 
   /** Whether this subsection is to be sent for `state`. */
@@ -132,66 +103,119 @@ export class Description<S = unknown> {
    * @throws VmstateError `HOOK_FAILED`, and the codes of the kinds
    * @see vmstate_save_state_v in QEMU's migration/vmstate.c
    */
-  save(writer: ByteWriter, state: S, version: number = this.version): VmdescState {
-    const source = { ...(state as State) };
-    const path = [this.name];
-    this.#runHook('pre_save', path, () => this.#spec.preSave?.(source as never));
-    let described: VmdescState;
+  save(writer: ByteWriter, state: S, options: SaveOptions = {}): VmdescState {
+    const { version = this.version, style = DEFAULT_STYLE } = options;
     try {
-      described = this.#saveParts(writer, source, version);
+      return this.saveState(writer, state, version, style) as VmdescState;
+    } catch (error) {
+      throw below(this.name, error);
+    }
+  }
+
+  /** Encodes the state into bytes of its own. @throws VmstateError as {@link Description.save} */
+  encode(state: S, version: number = this.version): Uint8Array<ArrayBuffer> {
+    const writer = new ByteWriter();
+    try {
+      this.saveState(writer, state, version, undefined);
+    } catch (error) {
+      throw below(this.name, error);
+    }
+    return writer.finish();
+  }
+
+  /** Writes the state for the description that holds it; described only where a style is given. */
+  saveState(
+    writer: ByteWriter,
+    state: S,
+    version: number,
+    style: VmdescStyle | undefined,
+  ): VmdescState | undefined {
+    const { preSave, postSave } = this.#spec;
+    let source = state as State;
+    if (preSave !== undefined) {
+      source = { ...source };
+      this.runHook('pre_save', NOWHERE, () => preSave(source as never));
+    }
+    if (postSave === undefined) return this.#saveParts(writer, source, version, style);
+    let described: VmdescState | undefined;
+    try {
+      described = this.#saveParts(writer, source, version, style);
     } catch (error) {
       // The first failure is the one that is told.
       try {
-        this.#spec.postSave?.(source as never);
+        postSave(source as never);
       } catch {}
       throw error;
     }
-    this.#runHook('post_save', path, () => this.#spec.postSave?.(source as never));
+    this.runHook('post_save', NOWHERE, () => postSave(source as never));
     return described;
   }
 
-  #saveParts(writer: ByteWriter, source: State, version: number): VmdescState {
-    const fields: VmdescField[] = [];
-    for (const [i, f] of this.fields.entries()) {
-      if (!isPresent(f, source, version)) continue;
-      saveField(writer, f, this.#vmdescNames[i]!, source, fields);
+  #saveParts(
+    writer: ByteWriter,
+    source: State,
+    version: number,
+    style: VmdescStyle | undefined,
+  ): VmdescState | undefined {
+    const sink: VmdescSink | undefined = style && { style, fields: [] };
+    for (const run of this.#runs) {
+      const { inline } = run;
+      if (inline === undefined || version < inline.since) {
+        for (const f of run.fields) this.#saveField(writer, f, source, version, sink);
+        continue;
+      }
+      try {
+        inline.save(writer, source);
+      } catch (error) {
+        // One by one, the field that cannot be written names itself.
+        const scratch = new ByteWriter();
+        for (const f of run.fields) this.#saveField(scratch, f, source, version, undefined);
+        throw error;
+      }
+      sink?.fields.push(...inline.vmdesc);
     }
     const subsections: VmdescState[] = [];
     for (const subsection of this.subsections) {
       if (!subsection.isNeeded(source)) continue;
       writer.u8(SUBSECTION).counted(subsection.name).u32(subsection.version);
-      subsections.push(subsection.save(writer, source));
+      try {
+        const described = subsection.saveState(writer, source, subsection.version, style);
+        if (described !== undefined) subsections.push(described);
+      } catch (error) {
+        throw below(subsection.name, error);
+      }
     }
-    return {
-      vmsd_name: this.name,
-      version: this.version,
-      fields,
-      ...(subsections.length > 0 ? { subsections } : {}),
-    };
+    return (
+      sink && {
+        vmsd_name: this.name,
+        version,
+        fields: sink.fields,
+        ...(subsections.length > 0 ? { subsections } : {}),
+      }
+    );
   }
 
-  /** Writes a state of fixed size as `save` does, without an entry for the vmdesc. */
-  putFixed(writer: ByteWriter, state: S): void {
-    let source = state as State;
-    if (this.#spec.preSave !== undefined) {
-      source = { ...source };
-      this.#runHook('pre_save', [this.name], () => this.#spec.preSave?.(source as never));
+  #saveField(
+    writer: ByteWriter,
+    compiled: CompiledField,
+    source: State,
+    version: number,
+    sink: VmdescSink | undefined,
+  ): void {
+    const { field } = compiled;
+    try {
+      if (isPresent(field, source, version)) compiled.save(writer, source, sink);
+      else if (field.mustExist) throw this.#refused(field, undefined, []);
+    } catch (error) {
+      throw below(field.name, error);
     }
-    for (const f of this.fields) putFixedField(writer, f, source);
-  }
-
-  /** Encodes the state into bytes of its own. */
-  encode(state: S): Uint8Array<ArrayBuffer> {
-    const writer = new ByteWriter();
-    this.save(writer, state);
-    return writer.finish();
   }
 
   /**
    * Reads a state that version `version` of this description wrote. `base` is not changed: it gives
    * the values that the stream does not carry and those that must be equal.
    *
-   * @throws VmstateError `VERSION_TOO_NEW`, `VERSION_TOO_OLD`, `SUBSECTION_UNKNOWN`, `HOOK_FAILED`, and the codes of the kinds
+   * @throws VmstateError `VERSION_TOO_NEW`, `VERSION_TOO_OLD`, `SUBSECTION_UNKNOWN`, `UNEXPECTED_END`, `HOOK_FAILED`, and the codes of the kinds
    * @see vmstate_load_state in QEMU's migration/vmstate.c
    */
   *load(
@@ -200,33 +224,166 @@ export class Description<S = unknown> {
     version: number = this.version,
     path: readonly string[] = [this.name],
   ): Parser<S> {
-    this.#checkVersion(version, reader.offset, path);
-    const state: State = { ...(base as State) };
-    this.#runHook('pre_load', path, () => this.#spec.preLoad?.(state as never));
-    const context = new FieldContext({ path }, state);
-    for (const f of this.fields) {
-      if (isPresent(f, state, version)) yield* loadField(reader, f, context);
+    const state = { ...base };
+    yield* this.loadInto(reader, state, version, { path });
+    return state;
+  }
+
+  /**
+   * Decodes a state that is all of `bytes`.
+   *
+   * @throws VmstateError as {@link Description.load}, and `TRAILING_BYTES`
+   */
+  decode(bytes: Uint8Array, base: S, options: DecodeOptions = {}): S {
+    const { version = this.version, offset = 0 } = options;
+    const reader = ByteReader.over(bytes, offset);
+    const state = runParser(this.load(reader, base, version), reader);
+    if (reader.available === 0) return state;
+    throw new VmstateError('TRAILING_BYTES', `Bytes are left behind the state of '${this.name}'`, {
+      expected: `${reader.offset - offset} bytes`,
+      found: `${bytes.length} bytes`,
+      offset: reader.offset,
+      path: [this.name],
+      likely:
+        'The sender has fields or subsections that this side lacks, or the state is cut in the head of a subsection',
+    });
+  }
+
+  /** Reads into a state that is given up when the load fails; for the description that holds this one. */
+  *loadInto(reader: ByteReader, target: S, version: number, parent: Place): Parser<void> {
+    const state = target as State;
+    const { preLoad, postLoad } = this.#spec;
+    const context = new FieldContext(parent, state);
+    this.#checkVersion(version, reader.offset, parent);
+    if (preLoad !== undefined) {
+      this.runHook('pre_load', parent, () => preLoad(state as never));
     }
-    yield* this.#loadSubsections(reader, state, path);
-    this.#runHook('post_load', path, () => this.#spec.postLoad?.(state as never, version));
-    return state as S;
+    try {
+      for (const { inline, fields } of this.#runs) {
+        if (
+          inline !== undefined &&
+          version >= inline.since &&
+          reader.available >= inline.fixedBytes
+        ) {
+          inline.load(reader, state);
+          continue;
+        }
+        for (const compiled of fields) {
+          const { field } = compiled;
+          context.name = field.name;
+          if (isPresent(field, state, version)) yield* compiled.load(reader, context);
+          else if (field.mustExist) throw this.#refused(field, reader.offset, context.path);
+        }
+      }
+      context.name = undefined;
+      yield* this.loadSubsections(reader, target, parent);
+    } catch (error) {
+      throw context.locate(error);
+    }
+    if (postLoad !== undefined) {
+      this.runHook('post_load', parent, () => postLoad(state as never, version));
+    }
   }
 
   /** Reads a state of fixed size whose bytes are at hand; `parent` is the field that holds it. */
-  loadFixed(reader: ByteReader, base: S | undefined, parent: LoadContext): S {
+  loadAtHand(reader: ByteReader, base: S | undefined, parent: Place): S {
     const { preLoad, postLoad } = this.#spec;
-    const state: State = { ...(base as State | undefined) };
-    if (preLoad !== undefined)
-      this.#runHook('pre_load', parent.path, () => preLoad(state as never));
+    const state: State = { ...base };
+    if (preLoad !== undefined) {
+      this.runHook('pre_load', parent, () => preLoad(state as never));
+    }
     const context = new FieldContext(parent, state);
-    for (const f of this.fields) loadFixedField(reader, f, context);
+    for (const { inline, fields } of this.#runs) {
+      if (inline !== undefined) {
+        inline.load(reader, state);
+        continue;
+      }
+      for (const compiled of fields) {
+        context.name = compiled.field.name;
+        compiled.loadAtHand(reader, context);
+      }
+    }
     if (postLoad !== undefined) {
-      this.#runHook('post_load', parent.path, () => postLoad(state as never, this.version));
+      this.runHook('post_load', parent, () => postLoad(state as never, this.version));
     }
     return state as S;
   }
 
-  #checkVersion(version: number, offset: number, path: readonly string[]): void {
+  /**
+   * Reads the subsections that follow, in any order; one that comes twice counts as it came last.
+   *
+   * What follows may also be a footer, another field of the parent, or nothing: only a header that
+   * carries this description's name as prefix belongs here.
+   *
+   * @see vmstate_subsection_load in QEMU's migration/vmstate.c
+   */
+  *loadSubsections(reader: ByteReader, state: S, parent: Place): Parser<void> {
+    while (yield* this.#hasSubsection(reader)) {
+      const { offset } = reader;
+      reader.skip(1);
+      const name = yield* counted(reader);
+      const subsection = this.subsections.find((s) => s.name === name);
+      if (subsection === undefined) {
+        throw new VmstateError(
+          'SUBSECTION_UNKNOWN',
+          `A subsection of '${this.name}' is not known here`,
+          {
+            expected: this.subsections.map((s) => s.name).join(', ') || 'none',
+            found: name,
+            offset,
+            path: parent.path,
+            likely:
+              'The sender is a newer release or has a property turned on that this side lacks: use the same machine type and device options',
+          },
+        );
+      }
+      const version = reader.u32();
+      yield* subsection.loadInto(reader, state, version, {
+        get path() {
+          return [...parent.path, name];
+        },
+      });
+    }
+  }
+
+  /** Looks whether a subsection of this description begins here, and waits for its whole header if so. */
+  *#hasSubsection(reader: ByteReader): Parser<boolean> {
+    if (!(yield* atHand(reader, 1)) || reader.peekU8() !== SUBSECTION) return false;
+    if (!(yield* atHand(reader, 2))) return false;
+    const length = reader.peekU8(1);
+    const prefix = this.name;
+    if (length <= prefix.length || !(yield* atHand(reader, 2 + prefix.length))) return false;
+    for (let i = 0; i < prefix.length; i++) {
+      if (reader.peekU8(2 + i) !== prefix.charCodeAt(i)) return false;
+    }
+    yield* need(reader, 2 + length + 4);
+    return true;
+  }
+
+  /** Runs a hook, and turns its failure into an error that names it. @throws VmstateError `HOOK_FAILED` */
+  runHook(hook: string, at: Place, run: () => void): void {
+    try {
+      run();
+    } catch (cause) {
+      if (cause instanceof VmstateError) throw cause;
+      throw new VmstateError('HOOK_FAILED', `${hook} of '${this.name}' refused the state`, {
+        found: cause instanceof Error ? cause.message : String(cause),
+        path: at.path,
+        cause,
+      });
+    }
+  }
+
+  #refused(field: Field, offset: number | undefined, path: readonly string[]): VmstateError {
+    return new VmstateError('VALIDATION_FAILED', `The state fails the check of '${this.name}'`, {
+      expected: field.name,
+      ...(offset === undefined ? {} : { offset }),
+      path,
+      likely: 'The device is configured differently here: give both sides the same options',
+    });
+  }
+
+  #checkVersion(version: number, offset: number, { path }: Place): void {
     if (version > this.version) {
       throw new VmstateError(
         'VERSION_TOO_NEW',
@@ -256,109 +413,49 @@ export class Description<S = unknown> {
     }
   }
 
-  *#loadSubsections(reader: ByteReader, state: State, path: readonly string[]): Parser<void> {
-    // What follows may be a footer, another field of the parent, or nothing: only a subsection's
-    // header that carries this description's name as prefix belongs here.
-    for (;;) {
-      const name = yield* peekSubsectionName(reader);
-      if (name === undefined || !name.startsWith(this.name) || name === this.name) return;
-      const offset = reader.offset;
-      const subsection = this.subsections.find((s) => s.name === name);
-      if (subsection === undefined) {
-        throw new VmstateError(
-          'SUBSECTION_UNKNOWN',
-          `A subsection of '${this.name}' is not known here`,
-          {
-            expected: this.subsections.map((s) => s.name).join(', ') || 'none',
-            found: name,
-            offset,
-            path,
-            likely:
-              'The sender is a newer release or has a property turned on that this side lacks: use the same machine type and device options',
-          },
-        );
+  #sumOfBytes(): number | undefined {
+    if (this.conditional) return undefined;
+    let bytes = 0;
+    for (const { fields } of this.#runs) {
+      for (const { field, fixedBytes } of fields) {
+        if (fixedBytes === undefined || field.since > this.version) return undefined;
+        bytes += fixedBytes;
       }
-      reader.skip(1);
-      yield* counted(reader);
-      yield* need(reader, 4);
-      const version = reader.u32();
-      Object.assign(state, yield* subsection.load(reader, state, version, [...path, name]));
     }
+    return bytes;
   }
 
-  #runHook(hook: string, path: readonly string[], run: () => void): void {
-    try {
-      run();
-    } catch (cause) {
-      if (cause instanceof VmstateError) throw cause;
-      throw new VmstateError('HOOK_FAILED', `${hook} of '${this.name}' refused the state`, {
-        found: cause instanceof Error ? cause.message : String(cause),
-        path,
-        cause,
-      });
-    }
+  #asInline(): InlineStruct | undefined {
+    const { preSave, postSave, preLoad, postLoad } = this.#spec;
+    const hasHook = (preSave ?? postSave ?? preLoad ?? postLoad) !== undefined;
+    const [run, ...others] = this.#runs;
+    if (hasHook || this.fixedBytes === undefined || others.length > 0) return undefined;
+    if (run?.inline === undefined) return undefined;
+    const vmdesc = { vmsd_name: this.name, version: this.version, fields: run.inline.vmdesc };
+    return { fields: this.fields, vmdesc };
   }
 }
 
-/** Makes a kind of a nested description, inline. @see VMSTATE_STRUCT in QEMU's include/migration/vmstate.h */
-export function struct<S>(description: Description<S>): Kind<S> {
-  const save: Kind<S>['save'] = (writer, value) => ({ struct: description.save(writer, value) });
-  if (description.fixedBytes !== undefined) {
-    return {
-      type: 'struct',
-      fixedBytes: description.fixedBytes,
-      save,
-      put: (writer, value) => description.putFixed(writer, value),
-      load: (reader, current, context) => description.loadFixed(reader, current, context),
-    } satisfies FixedKind<S>;
-  }
-  return {
-    type: 'struct',
-    fixedBytes: undefined,
-    save,
-    load: (reader, current, context) =>
-      description.load(reader, (current ?? {}) as S, description.version, context.path),
-  } satisfies VariableKind<S>;
-}
+const NOWHERE: Place = { path: [] };
 
-function fixedBytesOf(
-  spec: DescriptionSpec<readonly Field[], readonly Description[]>,
-): number | undefined {
-  if (spec.subsections !== undefined && spec.subsections.length > 0) return undefined;
-  if (spec.postSave !== undefined) return undefined;
-  let bytes = 0;
-  for (const { kind, present, since } of spec.fields) {
-    if (present !== undefined || since > spec.version) return undefined;
-    const element = isArray(kind) ? kind.element.fixedBytes : kind.fixedBytes;
-    const count = isArray(kind) ? kind.count : 1;
-    if (element === undefined || typeof count !== 'number') return undefined;
-    bytes += element * count;
+/** Puts what went wrong while saving below a name. */
+function below(name: string, error: unknown): VmstateError {
+  if (error instanceof VmstateError) {
+    const { code, what, expected, found, likely, cause } = error;
+    return new VmstateError(code, what, {
+      path: [name, ...error.path],
+      ...(expected === undefined ? {} : { expected }),
+      ...(found === undefined ? {} : { found }),
+      ...(likely === undefined ? {} : { likely }),
+      cause: cause ?? error,
+    });
   }
-  return bytes;
-}
-
-/** A name used more than once gets its ordinal, whether the others are sent or not. */
-function vmdescNames(fields: readonly Field[]): string[] {
-  const total = new Map<string, number>();
-  for (const f of fields) total.set(f.name, (total.get(f.name) ?? 0) + 1);
-  const seen = new Map<string, number>();
-  return fields.map(({ name }) => {
-    if (total.get(name) === 1) return name;
-    const ordinal = seen.get(name) ?? 0;
-    seen.set(name, ordinal + 1);
-    return `${name}[${ordinal}]`;
+  return new VmstateError('VALUE_INVALID', 'A value of device state cannot be written', {
+    found: error instanceof Error ? error.message : String(error),
+    path: [name],
+    likely: 'The state lacks the field, or holds a value of another type there',
+    cause: error,
   });
-}
-
-/** Looks at the name of the subsection that begins here, if one does; consumes nothing. */
-function* peekSubsectionName(reader: ByteReader): Parser<string | undefined> {
-  if (!(yield* atHand(reader, 1)) || reader.peekU8() !== SUBSECTION) return undefined;
-  if (!(yield* atHand(reader, 2))) return undefined;
-  const length = reader.peekU8(1);
-  if (!(yield* atHand(reader, 2 + length + 4))) return undefined;
-  let name = '';
-  for (let i = 0; i < length; i++) name += String.fromCharCode(reader.peekU8(2 + i));
-  return name;
 }
 
 function* atHand(reader: ByteReader, count: number): Parser<boolean> {

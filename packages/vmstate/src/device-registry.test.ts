@@ -1,5 +1,6 @@
 import { expect, it, describe as suite } from 'vitest';
-import { describe, type MigrationPriority } from './description.ts';
+import { describe } from './description.ts';
+import type { MigrationPriority } from './description-spec.ts';
 import { type DeviceRegistration, DeviceRegistry } from './device-registry.ts';
 import { field } from './field.ts';
 import { u8 } from './kinds.ts';

@@ -1,4 +1,4 @@
-import { MIGRATION_PRIORITIES } from './description.ts';
+import { MIGRATION_PRIORITIES } from './description-spec.ts';
 import {
   type Device,
   type SectionName,

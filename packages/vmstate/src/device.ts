@@ -1,5 +1,6 @@
 import type { ByteReader, ByteWriter, Parser } from '@wherry/bytes';
-import type { Description, MigrationPriority } from './description.ts';
+import type { Description } from './description.ts';
+import type { MigrationPriority } from './description-spec.ts';
 import type { VmdescDevice } from './vmdesc.ts';
 
 /** What a section's header names a device by. */

@@ -1,12 +1,36 @@
 export {
+  array,
+  array2d,
+  markedPointerArray,
+  pointerArray,
+  subArray,
+  type VarrayOptions,
+  varray,
+} from './array-kinds.ts';
+export {
+  bitmap,
+  buffer,
+  bufferPart,
+  byteArray,
+  capability,
+  type UnusedKind,
+  type UnusedOptions,
+  unused,
+  type VbufferOptions,
+  vbuffer,
+} from './buffer-kinds.ts';
+export {
+  type DecodeOptions,
   Description,
-  type DescriptionSpec,
   describe,
+  type SaveOptions,
+  type StateOf,
+} from './description.ts';
+export {
+  type DescriptionSpec,
   MIGRATION_PRIORITIES,
   type MigrationPriority,
-  type StateOf,
-  struct,
-} from './description.ts';
+} from './description-spec.ts';
 export {
   type Device,
   type SectionName,
@@ -21,34 +45,53 @@ export {
   type DumpType,
   parseDump,
 } from './dump.ts';
-export { type Field, type FieldOptions, field } from './field.ts';
 export {
-  type ArrayOf,
-  array,
-  type FixedKind,
-  type Kind,
-  type LoadContext,
-  type VariableKind,
-  type VmdescDetail,
-  varray,
+  type Field,
+  type FieldOptions,
+  field,
+  type TestedFieldOptions,
+  validate,
+} from './field.ts';
+export { formatVmdesc, VMDESC_STYLES, type VmdescStyle } from './format-vmdesc.ts';
+export type {
+  ArrayOf,
+  FixedKind,
+  InlineCode,
+  InlineField,
+  InlineStruct,
+  Kind,
+  LoadContext,
+  VariableKind,
+  VmdescDetail,
 } from './kind.ts';
 export {
   bool,
-  buffer,
+  cpuDouble,
+  type EqualOptions,
   equal,
+  float64,
   i8,
   i16,
   i32,
   i32AtMost,
   i64,
+  lessThan,
   timer,
   u8,
   u16,
   u32,
   u64,
-  unused,
-  vbuffer,
 } from './kinds.ts';
+export {
+  type GtreeEntry,
+  gtree,
+  gtreeOfNumbers,
+  type ListOptions,
+  qlist,
+  qtailq,
+} from './list-kinds.ts';
+export { pointer, struct, vstruct } from './struct-kinds.ts';
+export { type TmpKind, type TmpOptions, tmp } from './tmp.ts';
 export {
   decodeWithVmdesc,
   decodeWithVmdescPartially,

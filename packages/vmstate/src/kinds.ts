@@ -1,15 +1,14 @@
-import { type ByteReader, type ByteWriter, collect } from '@wherry/bytes';
-import type { FixedKind, LoadContext, VariableKind } from './kind.ts';
+import type { ByteReader, ByteWriter } from '@wherry/bytes';
+import type { FixedKind, LoadContext } from './kind.ts';
 import { VmstateError } from './vmstate-error.ts';
 
-/** No field is larger: QEMU's largest (a GPU's, a disk's requests) stay far below. */
-const MAX_FIELD_BYTES = 64 * 1024 * 1024;
-
-function fixed<T>(
+function scalar<T>(
   type: string,
   fixedBytes: number,
   put: (writer: ByteWriter, value: T) => void,
-  get: (reader: ByteReader) => T,
+  load: (reader: ByteReader) => T,
+  read: string,
+  write: (value: string) => string,
 ): FixedKind<T> {
   return {
     type,
@@ -18,80 +17,65 @@ function fixed<T>(
       put(writer, value);
       return undefined;
     },
-    load: get,
+    load,
+    inline: { read, write },
   };
 }
 
 /** One byte, 0 or 1. */
-export const bool: FixedKind<boolean> = fixed(
+export const bool: FixedKind<boolean> = scalar(
   'bool',
   1,
   (w, v) => w.u8(v ? 1 : 0),
   (r) => r.u8() !== 0,
+  'r.u8() !== 0',
+  (v) => `w.u8(${v} ? 1 : 0)`,
 );
+
+function integer<T extends number | bigint>(
+  type: string,
+  fixedBytes: number,
+  write: 'u8' | 'u16' | 'u32' | 'u64',
+  read: 'u8' | 'u16' | 'u32' | 'u64' | 'i8' | 'i16' | 'i32' | 'i64',
+): FixedKind<T> {
+  return scalar<T>(
+    type,
+    fixedBytes,
+    (w, v) => w[write](v as never),
+    (r) => r[read]() as T,
+    `r.${read}()`,
+    (v) => `w.${write}(${v})`,
+  );
+}
+
 /** One byte. */
-export const u8: FixedKind<number> = fixed(
-  'uint8',
-  1,
-  (w, v) => w.u8(v),
-  (r) => r.u8(),
-);
+export const u8: FixedKind<number> = integer('uint8', 1, 'u8', 'u8');
 /** Two bytes, big-endian. */
-export const u16: FixedKind<number> = fixed(
-  'uint16',
-  2,
-  (w, v) => w.u16(v),
-  (r) => r.u16(),
-);
+export const u16: FixedKind<number> = integer('uint16', 2, 'u16', 'u16');
 /** Four bytes, big-endian. */
-export const u32: FixedKind<number> = fixed(
-  'uint32',
-  4,
-  (w, v) => w.u32(v),
-  (r) => r.u32(),
-);
+export const u32: FixedKind<number> = integer('uint32', 4, 'u32', 'u32');
 /** Eight bytes, big-endian. */
-export const u64: FixedKind<bigint> = fixed(
-  'uint64',
-  8,
-  (w, v) => w.u64(v),
-  (r) => r.u64(),
-);
+export const u64: FixedKind<bigint> = integer('uint64', 8, 'u64', 'u64');
 /** One byte, two's complement. */
-export const i8: FixedKind<number> = fixed(
-  'int8',
-  1,
-  (w, v) => w.u8(v),
-  (r) => r.i8(),
-);
+export const i8: FixedKind<number> = integer('int8', 1, 'u8', 'i8');
 /** Two bytes, big-endian, two's complement. */
-export const i16: FixedKind<number> = fixed(
-  'int16',
-  2,
-  (w, v) => w.u16(v),
-  (r) => r.i16(),
-);
+export const i16: FixedKind<number> = integer('int16', 2, 'u16', 'i16');
 /** Four bytes, big-endian, two's complement. */
-export const i32: FixedKind<number> = fixed(
-  'int32',
-  4,
-  (w, v) => w.u32(v),
-  (r) => r.i32(),
-);
+export const i32: FixedKind<number> = integer('int32', 4, 'u32', 'i32');
 /** Eight bytes, big-endian, two's complement. */
-export const i64: FixedKind<bigint> = fixed(
-  'int64',
-  8,
-  (w, v) => w.u64(v),
-  (r) => r.i64(),
-);
+export const i64: FixedKind<bigint> = integer('int64', 8, 'u64', 'i64');
 /** A timer: its expiry in ns of the virtual clock, or -1 when it is not armed. */
-export const timer: FixedKind<bigint> = fixed(
-  'timer',
-  8,
-  (w, v) => w.u64(v),
-  (r) => r.i64(),
-);
+export const timer: FixedKind<bigint> = integer('timer', 8, 'u64', 'i64');
+/** The bits of an IEEE 754 double, which a number could not hold of every NaN; eight bytes, big-endian. */
+export const float64: FixedKind<bigint> = integer('float64', 8, 'u64', 'u64');
+/** The bits of a double as QEMU sends its `CPU_DoubleU`: the upper 32 first, so as {@link float64}. */
+export const cpuDouble: FixedKind<bigint> = integer('CPU_Double_U', 8, 'u64', 'u64');
+
+/** What a kind that compares takes. */
+export interface EqualOptions {
+  /** What to do when the two sides differ, one sentence. @see err_hint in QEMU's VMStateField */
+  readonly hint?: string;
+}
 
 /**
  * Makes a kind that refuses to load another value than the one that the state holds already, for
@@ -101,20 +85,15 @@ export const timer: FixedKind<bigint> = fixed(
  */
 export function equal<T extends number | bigint>(
   kind: FixedKind<T>,
-  type = `${kind.type} equal`,
+  options: EqualOptions = {},
 ): FixedKind<T> {
-  return {
-    ...kind,
-    type,
-    load(reader, current, context) {
-      const offset = reader.offset;
-      const value = kind.load(reader, current, context);
-      if (current !== undefined && value !== current) {
-        throw mismatch(value, `${current}`, offset, context);
-      }
-      return value;
-    },
-  };
+  return comparing(
+    kind,
+    // QEMU calls its check of an unsigned 64-bit value so.
+    kind.type === 'uint64' ? 'int64 equal' : `${kind.type} equal`,
+    (value, current) => (value === current ? undefined : `${current}`),
+    options.hint,
+  );
 }
 
 /**
@@ -122,99 +101,63 @@ export function equal<T extends number | bigint>(
  *
  * @see vmstate_info_int32_le in QEMU's migration/vmstate-types.c
  */
-export const i32AtMost: FixedKind<number> = {
-  ...i32,
-  type: 'int32 le',
-  load(reader, current, context) {
-    const offset = reader.offset;
-    const value = reader.i32();
-    if (value < 0 || (current !== undefined && value > current)) {
-      throw mismatch(value, `a positive value of at most ${current}`, offset, context);
-    }
-    return value;
-  },
-};
+export const i32AtMost: FixedKind<number> = comparing(i32, 'int32 le', (value, current) =>
+  value >= 0 && value <= current ? undefined : `a positive value of at most ${current}`,
+);
 
-function mismatch(
-  value: number | bigint,
-  expected: string,
-  offset: number,
-  context: LoadContext,
-): VmstateError {
-  return new VmstateError('VALUE_MISMATCH', 'A value differs between the two sides', {
-    expected,
-    found: `${value}`,
-    offset,
-    path: context.path,
-    likely: 'The device is configured differently here: give both sides the same options',
-  });
-}
-
-/** Makes a kind of `length` raw bytes. The loaded copy belongs to the state. */
-export function buffer(length: number): FixedKind<Uint8Array> {
+/**
+ * Makes a kind that refuses to load a value that is not below `limit`, such as an index into an array.
+ * QEMU has no type for it: it checks when everything is loaded, and the vmdesc has the kind's own type.
+ *
+ * @param limit the first value that is refused, or the name of an earlier field that holds it
+ */
+export function lessThan<T extends number | bigint>(
+  kind: FixedKind<T>,
+  limit: T | string,
+): FixedKind<T> {
+  const { inline: _, ...rest } = kind;
   return {
-    type: 'buffer',
-    fixedBytes: length,
-    save(writer, value, owner) {
-      checkLength(value, length, owner);
-      writer.raw(value);
-      return undefined;
-    },
-    load: (reader) => reader.copy(length),
-  };
-}
-
-/** Makes a kind of raw bytes whose number an earlier field holds. @see VMSTATE_VBUFFER_UINT32 in QEMU's include/migration/vmstate.h */
-export function vbuffer(lengthField: string): VariableKind<Uint8Array> {
-  return {
-    type: 'buffer',
-    fixedBytes: undefined,
-    save(writer, value, owner) {
-      checkLength(value, Number(owner[lengthField]), owner);
-      writer.raw(value);
-      return undefined;
-    },
-    *load(reader, _current, context) {
-      const length = Number(context.owner[lengthField]);
-      if (!(length >= 0 && length <= MAX_FIELD_BYTES)) {
-        throw new VmstateError(
-          'COUNT_INVALID',
-          `The length in field ${lengthField} is not usable`,
-          {
-            expected: `0 to ${MAX_FIELD_BYTES}`,
-            found: `${length}`,
-            offset: reader.offset,
-            path: context.path,
-            likely: 'The stream is corrupt, or an earlier field has another size on the other side',
-          },
-        );
+    ...rest,
+    load(reader, current, context) {
+      const { offset } = reader;
+      const value = kind.load(reader, current, context);
+      const bound = typeof limit === 'string' ? (context.owner[limit] as T) : limit;
+      if (value >= bound || value < 0) {
+        throw new VmstateError('VALUE_INVALID', 'A value is too large', {
+          expected: `0 to less than ${bound}`,
+          found: `${value}`,
+          offset,
+          path: context.path,
+          likely: 'The stream is corrupt, or the device has more of it on the other side',
+        });
       }
-      return yield* collect(reader, length);
+      return value;
     },
   };
 }
 
-/** Makes a kind of `length` bytes that are written as zeros and ignored on load. @see VMSTATE_UNUSED in QEMU's include/migration/vmstate.h */
-export function unused(length: number): FixedKind<undefined> {
+function comparing<T extends number | bigint>(
+  kind: FixedKind<T>,
+  type: string,
+  expected: (value: T, current: T) => string | undefined,
+  hint = 'The device is configured differently here: give both sides the same options',
+): FixedKind<T> {
+  const { inline: _, ...rest } = kind;
   return {
-    type: 'unused_buffer',
-    fixedBytes: length,
-    save(writer) {
-      writer.zeros(length);
-      return undefined;
-    },
-    load(reader) {
-      reader.skip(length);
-      return undefined;
+    ...rest,
+    type,
+    load(reader, current, context: LoadContext) {
+      const { offset } = reader;
+      const value = kind.load(reader, current, context);
+      const wanted = current === undefined ? undefined : expected(value, current);
+      if (wanted === undefined) return value;
+      throw new VmstateError('VALUE_MISMATCH', 'A value differs between the two sides', {
+        expected: wanted,
+        found: `${value}`,
+        offset,
+        path: context.path,
+        likely: hint,
+      });
     },
   };
-}
-
-function checkLength(value: Uint8Array, length: number, owner: object): void {
-  if (value.length !== length) {
-    throw new VmstateError('COUNT_INVALID', 'A buffer of device state has the wrong length', {
-      expected: `${length} bytes`,
-      found: `${value.length} bytes, in a state with ${Object.keys(owner).join(', ')}`,
-    });
-  }
 }

@@ -22,6 +22,7 @@ import {
   u32,
   u64,
   unused,
+  validate,
   varray,
   vbuffer,
 } from '../src/index.ts';
@@ -34,7 +35,11 @@ const queue = describe({
 const named = describe({
   name: 'named',
   version: 1,
-  fields: [field('count', u8), field('flags', varray(u8, 'count'))],
+  fields: [
+    field('count', u8),
+    validate('count is below 5', (s: { count: number }) => s.count < 5),
+    field('flags', varray(u8, 'count')),
+  ],
 });
 const device = describe({
   name: 'dev',
@@ -89,7 +94,6 @@ const arbitraryState: fc.Arbitrary<Dev> = fc
     blobLength: s.blob.length,
     names: flags.map((f) => ({ count: f.length, flags: f })),
     extra: s.on ? s.extra : 0,
-    reserved: undefined,
   }));
 
 const base: Dev = {
@@ -99,7 +103,6 @@ const base: Dev = {
   when: 0n,
   alarm: -1n,
   mac: new Uint8Array(6),
-  reserved: undefined,
   regs: [0, 0, 0, 0],
   queueCount: 5,
   queues: Array.from({ length: 5 }, () => ({ num: 0, last: 0 })),
@@ -203,14 +206,14 @@ suite('a description', () => {
     ]);
     expect(described.fields.filter((f) => f.name === 'names')).toMatchObject([
       { index: 0, type: 'struct', size: 1 },
-      { index: 1, type: 'struct', size: 3 },
+      { type: 'struct', size: 3 },
     ]);
   });
 
   it('loads an older version without the fields that came later', () => {
     const { when: _, ...old } = base;
     const writer = new ByteWriter();
-    device.save(writer, { ...base, when: 9n, level: -5 }, 2);
+    device.save(writer, { ...base, when: 9n, level: -5 }, { version: 2 });
     const reader = ByteReader.over(writer.finish());
     expect(runParser(device.load(reader, { ...base, when: 4n }, 2), reader)).toEqual({
       ...old,

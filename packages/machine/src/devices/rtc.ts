@@ -16,7 +16,6 @@ import {
 export interface RtcState {
   cmos_data: Uint8Array;
   cmos_index: number;
-  unused: undefined;
   /** Timers are in ns of the host's clock, -1 while not armed. */
   periodic_timer: bigint;
   next_periodic_time: bigint;
@@ -108,7 +107,6 @@ export function rtcAtPowerOn(nowNs: bigint, ramBytes: number): RtcState {
   const state: RtcState = {
     cmos_data: cmos,
     cmos_index: 0,
-    unused: undefined,
     periodic_timer: NOT_ARMED,
     next_periodic_time: 0n,
     irq_coalesced: 0,

@@ -76,7 +76,7 @@ export interface VirtioNetState {
   nobcast: number;
   has_ufo: number;
   /** On the wire where the driver can choose offloads. */
-  curr_guest_offloads: bigint;
+  curr_guest_offloads?: bigint;
 }
 
 /** @see vmstate_virtio_net_device in QEMU's hw/net/virtio-net.c */

@@ -64,7 +64,6 @@ const modernQueue = describe({
 /** A queue in the modern transport; addresses are two words, the low one first. */
 export interface ModernQueue {
   num: number;
-  unused: undefined;
   enabled: boolean;
   desc: number[];
   avail: number[];
@@ -374,7 +373,6 @@ export function virtioAtPowerOn<D>(options: VirtioPowerOn<D>): VirtioState<D> {
       guest_features: [0, 0],
       vqs: Array.from({ length: QUEUE_LIMIT }, () => ({
         num: 0,
-        unused: undefined,
         enabled: false,
         desc: [0, 0],
         avail: [0, 0],

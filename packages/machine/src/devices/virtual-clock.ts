@@ -3,7 +3,6 @@ import { type Description, describe, field, i64, unused } from '@wherry/vmstate'
 /** State of the clock that runs while the guest does. */
 export interface VirtualClockState {
   cpu_ticks_offset: bigint;
-  unused: undefined;
   /** In ns. */
   cpu_clock_offset: bigint;
 }
@@ -22,7 +21,7 @@ export const virtualClockDescription: Description<VirtualClockState> = describe(
 
 /** Makes the state of the clock of a guest that never ran. */
 export function virtualClockAtPowerOn(): VirtualClockState {
-  return { cpu_ticks_offset: 0n, unused: undefined, cpu_clock_offset: 0n };
+  return { cpu_ticks_offset: 0n, cpu_clock_offset: 0n };
 }
 
 /** Returns the clock's state after the guest ran for another `ns`, at a tick a nanosecond. */
