@@ -9,7 +9,7 @@ import { drawTable } from './table.ts';
 
 const MiB = 2 ** 20;
 const GiB = 2 ** 30;
-const SIZES = { blockBytes: 256 * MiB, freshBytes: 64 * MiB, bitmapGuestBytes: 12 * GiB };
+const SIZES = { blockBytes: 256 * MiB, freshBytes: 64 * MiB, bitmapGuestBytes: 64 * GiB };
 const MIGRATED_BYTES = GiB;
 
 const USAGE = `Usage: npm run bench -- [--only PATTERN] [--quick] [--json]

@@ -115,16 +115,20 @@ export class RateLimit {
       : Math.ceil((bytesPerSecond * WINDOW_MS) / 1000);
   }
 
-  /** Accounts for `bytes` that were sent and sleeps while they are ahead of `bytesPerSecond` (0 is unlimited). */
-  async take(bytes: number, bytesPerSecond: number, signal: AbortSignal): Promise<void> {
+  /** Accounts for `bytes` that were sent at `bytesPerSecond` (0 is unlimited). */
+  spend(bytes: number, bytesPerSecond: number): void {
     if (bytesPerSecond === 0) return;
-    const now = this.#clock.now();
-    this.#freeAt = Math.max(this.#freeAt, now) + (bytes / bytesPerSecond) * 1000;
-    if (this.#freeAt - now < 2) return; // timers are no finer than about a millisecond
+    this.#freeAt = Math.max(this.#freeAt, this.#clock.now()) + (bytes / bytesPerSecond) * 1000;
+  }
+
+  /** Sleeps while what was sent is ahead of its rate. */
+  async wait(signal: AbortSignal): Promise<void> {
+    const ms = this.#freeAt - this.#clock.now();
+    if (ms < 2) return; // timers are no finer than about a millisecond
     const nap = new AbortController();
     this.#nap = nap;
     try {
-      await this.#clock.sleep(this.#freeAt - now, AbortSignal.any([signal, nap.signal]));
+      await this.#clock.sleep(ms, AbortSignal.any([signal, nap.signal]));
     } catch (error) {
       if (!nap.signal.aborted) throw error;
     }

@@ -78,7 +78,7 @@ export class SourceStatistics {
     this.#windowPages = pages;
   }
 
-  /** Counts a synchronisation of the dirty log that found `dirtyPages`. */
+  /** Counts a synchronisation of the dirty log by which `dirtyPages` came to be owed. */
   synced(dirtyPages: number): void {
     const now = this.#clock.now();
     const elapsedMs = now - this.#syncedAt;

@@ -203,7 +203,7 @@ export class SourceMigration {
         continue;
       }
       // What is owed looks little enough, or a round is over: see what the guest dirtied meanwhile.
-      this.#pass(this.#sender.syncDirty().dirtyPages);
+      this.#pass(this.#sender.syncDirty());
       if (this.#sender.owedBytes <= this.#statistics.bytesWithin(limitMs)) return false;
     }
   }
@@ -221,7 +221,7 @@ export class SourceMigration {
     this.#guestStopped = true;
     if (guest.running) await guest.stop();
     this.#checkAborted();
-    this.#pass(this.#sender.syncDirty().dirtyPages);
+    this.#pass(this.#sender.syncDirty());
   }
 
   /** Sends the rest of RAM, the devices and the end. The point of no return is its last write. */
@@ -300,14 +300,15 @@ export class SourceMigration {
       const rate =
         kind === 'end' ? 0 : parameters()[inPostcopy ? 'max-postcopy-bandwidth' : 'max-bandwidth'];
       const largest = inPostcopy ? POSTCOPY_CHUNK_BYTES : PART_BYTES;
+      // A request ends the wait, and is served; the background goes on waiting behind it.
+      if (rate !== 0 && !this.#sender.hasRequests) await this.#rate.wait(this.#abort.signal);
       const chunk = this.#sender.next(Math.min(largest, this.#rate.burst(rate)));
       if (chunk === undefined) break;
       const { length } = chunk.bytes;
       await this.#output.sendChunk(chunk);
       this.#statistics.measure();
       await clock.yield(); // writes that succeed at once would keep requests and QMP waiting
-      const isUrgent = chunk.requested || isOver() || this.#sender.hasRequests;
-      if (!isUrgent) await this.#rate.take(length, rate, this.#abort.signal);
+      if (!chunk.requested) this.#rate.spend(length, rate);
     } while ((this.#output.bytes < until || this.#sender.insideHostPage) && !isOver());
     this.#frames.ramEnd();
     await this.#output.flush();

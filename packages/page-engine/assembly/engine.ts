@@ -1,8 +1,8 @@
 // The engine's module: one instance a bank and thread, all state in the bank's memory.
 
-export { addAll, clearRange, countSet, nextClear, nextSet, setRange, widen } from './bitmap';
+export { addNew, clearRange, countSet, findRuns, nextClear, nextSet, setRange, widen } from './bitmap';
 export { hashPage, hashPages } from './hash';
 export { copy, readTouch } from './limits';
 export { decode, wakeAll } from './receiver';
-export { encode, syncDirty } from './sender';
+export { encode } from './sender';
 export { countZeroPages, markZeroPages } from './zero';

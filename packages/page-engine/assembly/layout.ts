@@ -6,6 +6,7 @@
 //   192   sender state                                         64 bytes
 //   256   fault slots: of each vCPU, then of the devices        SLOT_BYTES each
 //         block table, one entry a RAM block in every bank     ENTRY_BYTES each
+//         list of runs that a walk over a bitmap found            MAX_RUNS * RUN_BYTES
 //         bitmaps of each segment: dirty, owed, received, written
 //         reserved region of the user (bank 0)
 //         send buffers, input buffer
@@ -46,6 +47,10 @@ export const ENTRY_BLOCK_PAGES: usize = 32; // u32: pages of the whole block
 export const ENTRY_NAME_BYTES: usize = 36; // u32
 export const ENTRY_NAME: usize = 64; // up to 255 bytes
 
+// Runs of a bitmap: u32 first page, u32 end.
+export const RUN_BYTES: usize = 8;
+export const MAX_RUNS: u32 = 512;
+
 // Receiver state
 export const RX_BLOCK: usize = 0; // u32: index + 1 of the current block, 0 none
 export const RX_POSTCOPY: usize = 4; // u32
@@ -64,7 +69,6 @@ export const RX_PLACED: usize = 48; // u32: host pages placed in this call
 export const TX_NEXT_PAGE: usize = 0; // u32: first page of the segment that was not looked at
 export const TX_NORMAL: usize = 4; // u32: pages of this call
 export const TX_ZERO: usize = 8; // u32
-export const TX_DIRTY: usize = 12; // u32: dirty pages that the last sync found
 
 // What decode stopped at
 export const DECODE_NEED_MORE: i32 = 0;

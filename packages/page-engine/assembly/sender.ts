@@ -1,10 +1,11 @@
-// The source's side: the dirty log and the encoder of page records.
+// The source's side: the encoder of page records.
 //
 // Record: be64 offset | flags, then (without CONTINUE) u8 length and the block's name, then one fill
 // byte (ZERO) or 4096 bytes (PAGE).
 
 import { clearBit, isSet, nextSet } from './bitmap';
 import {
+  ENTRY_DIRTY,
   ENTRY_FIRST_PAGE,
   ENTRY_NAME,
   ENTRY_NAME_BYTES,
@@ -13,7 +14,6 @@ import {
   ENTRY_WRITTEN,
   TARGET_PAGE_BYTES,
   TARGET_PAGE_SHIFT,
-  TX_DIRTY,
   TX_NEXT_PAGE,
   TX_NORMAL,
   TX_ZERO,
@@ -24,30 +24,21 @@ const ZERO: u64 = 0x02;
 const PAGE: u64 = 0x08;
 const CONTINUE: u64 = 0x20;
 
-// Moves the dirty log of a segment into its owed and written bitmaps. Returns the pages that were not
-// owed yet. The exchange comes before any read of the page: a write that it does not see marks the
-// page anew.
-export function syncDirty(
-  state: usize, dirty: usize, owed: usize, written: usize, pages: u32,
-): u32 {
-  let newly: u64 = 0;
-  let total: u64 = 0;
-  for (let base: u32 = 0; base < pages; base += 64) {
-    const at = <usize>base >> 3;
-    if (atomic.load<u64>(dirty + at) == 0) continue;
-    const word = atomic.xchg<u64>(dirty + at, 0);
-    const before = load<u64>(owed + at);
-    total += popcnt<u64>(word);
-    newly += popcnt<u64>(word & ~before);
-    store<u64>(owed + at, before | word);
-    if ((word & ~load<u64>(written + at)) != 0) atomic.or<u64>(written + at, word);
-  }
-  store<u32>(state, <u32>total, TX_DIRTY);
-  return <u32>newly;
+// Takes a page's mark out of the dirty log, before the page is read: a write that the read does not
+// see marks the page anew. The log is only read when it is synchronised; here a page is dealt with
+// anyhow, so that the one atomic operation that it needs costs little beside it.
+// @ts-ignore: decorator
+@inline
+function takeMark(dirty: usize, written: usize, page: u32): void {
+  if (!isSet(dirty, page)) return;
+  const at = (<usize>page >> 6) << 3;
+  const bit = <u64>1 << (page & 63);
+  atomic.and<u64>(dirty + at, ~bit);
+  if (!isSet(written, page)) atomic.or<u64>(written + at, bit);
 }
 
 // Encodes the owed pages of [from, to) of a segment into [out, outEnd), as far as they fit, and
-// clears their owed bits. Returns the bytes written; the state holds the rest.
+// clears their owed bits and dirty marks. Returns the bytes written; the state holds the rest.
 //
 // A page that was never written is zero, and is not read: memory that nobody touched stays untouched.
 export function encode(
@@ -60,6 +51,7 @@ export function encode(
   outEnd: usize,
   findZeroPages: bool,
 ): u32 {
+  const dirty: usize = load<u32>(entry, ENTRY_DIRTY);
   const owed: usize = load<u32>(entry, ENTRY_OWED);
   const ram: usize = load<u32>(entry, ENTRY_RAM);
   const written: usize = load<u32>(entry, ENTRY_WRITTEN);
@@ -72,6 +64,7 @@ export function encode(
   while (page < to) {
     const header: usize = named ? 8 : 9 + nameBytes;
     if (outEnd - out < header + TARGET_PAGE_BYTES) break;
+    takeMark(dirty, written, page);
     const at = ram + ((<usize>page) << TARGET_PAGE_SHIFT);
     const isZero = findZeroPages && (!isSet(written, page) || isZeroPage(at));
     const word = ((firstPage + page) << TARGET_PAGE_SHIFT) | (isZero ? ZERO : PAGE);

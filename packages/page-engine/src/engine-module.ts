@@ -2,9 +2,10 @@ import { PLAIN_WASM_BASE64, SHARED_WASM_BASE64 } from './engine-wasm.gen.ts';
 
 /** Lists the functions of assembly/engine.ts. Pointers and u32 results come back signed: `>>> 0`. */
 export interface Engine {
-  addAll(into: number, from: number, pages: number): void;
+  addNew(into: number, from: number, pages: number): number;
   clearRange(bitmap: number, from: number, to: number): void;
   countSet(bitmap: number, from: number, to: number): number;
+  findRuns(bitmap: number, from: number, to: number, out: number, most: number): number;
   nextClear(bitmap: number, from: number, to: number): number;
   nextSet(bitmap: number, from: number, to: number): number;
   setRange(bitmap: number, from: number, to: number): void;
@@ -32,7 +33,6 @@ export interface Engine {
     outEnd: number,
     findZeroPages: number,
   ): number;
-  syncDirty(state: number, dirty: number, owed: number, written: number, pages: number): number;
   countZeroPages(ptr: number, pages: number): number;
   markZeroPages(ptr: number, pages: number, bitmap: number): number;
 }

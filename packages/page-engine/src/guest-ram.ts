@@ -165,7 +165,7 @@ export class GuestRam {
           engine.setRange(receivedPtr, 0, pages);
         } else {
           // A page that was present may have been written by a vCPU.
-          engine.addAll(writtenPtr, receivedPtr, pages);
+          engine.addNew(writtenPtr, receivedPtr, pages);
           engine.clearRange(receivedPtr, 0, pages);
         }
       }

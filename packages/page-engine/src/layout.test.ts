@@ -46,6 +46,7 @@ describe('planRam', () => {
           plan.banks.forEach((bank, index) => {
             const used: [number, number][] = [
               [0, plan.tablePtr + specs.length * layout.ENTRY_BYTES],
+              [plan.runsPtr, plan.runsPtr + layout.MAX_RUNS * layout.RUN_BYTES],
               [bank.inputPtr, bank.inputPtr + plan.inputBytes],
               ...bank.sendPtrs.map((ptr): [number, number] => [ptr, ptr + 65536]),
             ];

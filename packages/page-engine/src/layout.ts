@@ -29,6 +29,8 @@ export const ENTRY_PAGES = 28;
 export const ENTRY_BLOCK_PAGES = 32;
 export const ENTRY_NAME_BYTES = 36;
 export const ENTRY_NAME = 64;
+export const RUN_BYTES = 8;
+export const MAX_RUNS = 512;
 export const RX_BLOCK = 0;
 export const RX_POSTCOPY = 4;
 export const RX_GATHER_BLOCK = 8;
@@ -44,7 +46,6 @@ export const RX_PLACED = 48;
 export const TX_NEXT_PAGE = 0;
 export const TX_NORMAL = 4;
 export const TX_ZERO = 8;
-export const TX_DIRTY = 12;
 export const DECODE_NEED_MORE = 0;
 export const DECODE_RECORD = 1;
 export const DECODE_FOREIGN = 2;
@@ -123,6 +124,7 @@ export interface RamPlan {
   /** Counts the fault slots: the vCPUs', and one of the devices. */
   readonly slots: number;
   readonly tablePtr: number;
+  readonly runsPtr: number;
   readonly inputBytes: number;
   readonly banks: readonly BankPlan[];
 }
@@ -202,7 +204,8 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
   };
   const slots = options.vcpus + 1;
   const tablePtr = SLOTS_PTR + slots * SLOT_BYTES;
-  const bitmapsPtr = align(tablePtr + blocks.length * ENTRY_BYTES, LINE_BYTES);
+  const runsPtr = align(tablePtr + blocks.length * ENTRY_BYTES, LINE_BYTES);
+  const bitmapsPtr = align(runsPtr + MAX_RUNS * RUN_BYTES, LINE_BYTES);
   const inputBytes = options.ioBufferBytes + INPUT_SLACK_BYTES;
   const buffersBytes =
     options.ioBuffers * align(options.ioBufferBytes, TARGET_PAGE_BYTES) +
@@ -271,5 +274,5 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
       segments,
     });
   }
-  return { options, slots, tablePtr, inputBytes, banks };
+  return { options, slots, tablePtr, runsPtr, inputBytes, banks };
 }

@@ -160,6 +160,22 @@ describe('RamSender', () => {
     expect(sendAll()).toEqual([1, 2, 3, 4]);
   });
 
+  it('takes the mark of a page when it sends it, so that a write before is not sent twice', () => {
+    const small = ram.block('small')!;
+    small.write(5 * 4096, Uint8Array.of(1));
+    small.write(15 * 4096, Uint8Array.of(1));
+    sender.next(1)!.release(); // page 0
+    expect([small.dirtyCount(0, 1), small.dirtyCount()]).toEqual([0, 15]);
+    small.write(0, Uint8Array.of(2)); // after it was sent
+    sender.resetSection();
+    const rest = takeAll().flat();
+    expect(rest.filter(({ block }) => block === 'small').length).toBe(15);
+    expect(sender.syncDirty()).toBe(1);
+    sender.resetSection();
+    expect(takeAll().flat()).toMatchObject([{ block: 'small', page: 0 }]);
+    expect(sender.syncDirty()).toBe(0);
+  });
+
   it('looks at pages that came from elsewhere', async () => {
     const specs = [{ name: 'small', lengthBytes: 32 * KIB, hostPageBytes: 4096 }];
     const [first, second] = [await GuestRam.create(specs), await GuestRam.create(specs)];

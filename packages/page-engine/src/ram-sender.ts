@@ -8,7 +8,6 @@ import {
   SENDER_PTR,
   type SegmentPlan,
   TARGET_PAGE_BYTES,
-  TX_DIRTY,
   TX_NEXT_PAGE,
   TX_NORMAL,
   TX_ZERO,
@@ -143,30 +142,27 @@ export class RamSender {
     return this.#requests.length > 0;
   }
 
-  /** Owes every page, clears the dirty log and begins a round. */
+  /** Owes every page and begins a round. */
   oweAll(): void {
     for (const { bank, plan } of this.#segments) {
-      this.#syncSegment(bank, plan);
       bank.engine.setRange(plan.owedPtr, 0, plan.pages);
     }
     this.#owed = this.#ram.totalBytes / TARGET_PAGE_BYTES;
     this.startRound();
   }
 
-  /** Moves the dirty log into what is owed. */
-  syncDirty(): { newlyOwedPages: number; dirtyPages: number } {
+  /**
+   * Owes what the dirty log holds. A page's mark stays there until the page is sent.
+   * @returns the pages that were not owed before
+   * @see QEMU include/system/ram_addr.h: cpu_physical_memory_sync_dirty_bitmap
+   */
+  syncDirty(): number {
     let newlyOwedPages = 0;
-    let dirtyPages = 0;
     for (const { bank, plan } of this.#segments) {
-      newlyOwedPages += this.#syncSegment(bank, plan);
-      dirtyPages += bank.getU32(SENDER_PTR + TX_DIRTY);
+      newlyOwedPages += bank.engine.addNew(plan.owedPtr, plan.dirtyPtr, plan.pages) >>> 0;
     }
     this.#owed += newlyOwedPages;
-    return { newlyOwedPages, dirtyPages };
-  }
-
-  #syncSegment({ engine }: Bank, { dirtyPtr, owedPtr, writtenPtr, pages }: SegmentPlan): number {
-    return engine.syncDirty(SENDER_PTR, dirtyPtr, owedPtr, writtenPtr, pages) >>> 0;
+    return newlyOwedPages;
   }
 
   /** Begins a sweep at the first page of the first block. */

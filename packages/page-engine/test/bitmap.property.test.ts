@@ -3,12 +3,10 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { type Engine, engineModule, instantiateEngine } from '../src/engine-module.ts';
 import { PageScanner } from '../src/index.ts';
 
-const PAGES = 700;
+const PAGES = 1100;
 const BITMAP = 1024;
 const OTHER = 2048;
-const WRITTEN = 3072;
-const STATE = 4096;
-const TX_DIRTY = 12;
+const RUNS = 3072;
 
 describe.each(['plain', 'shared'])('the bitmaps of the %s engine', (flavour) => {
   let engine: Engine;
@@ -35,7 +33,7 @@ describe.each(['plain', 'shared'])('the bitmaps of the %s engine', (flavour) => 
     .map(([a, b]): [number, number] => [Math.min(a, b), Math.max(a, b)]);
 
   function put(ptr: number, model: readonly boolean[]): void {
-    bytes.fill(0, ptr, ptr + 88);
+    bytes.fill(0, ptr, ptr + 192);
     model.forEach((bit, i) => {
       if (bit) bytes[ptr + (i >> 3)]! |= 1 << (i & 7);
     });
@@ -44,7 +42,7 @@ describe.each(['plain', 'shared'])('the bitmaps of the %s engine', (flavour) => 
   function get(ptr: number): boolean[] {
     // The bits beyond the last page too: they stay clear.
     const all = Array.from(
-      { length: 704 },
+      { length: 1536 },
       (_, i) => ((bytes[ptr + (i >> 3)]! >> (i & 7)) & 1) === 1,
     );
     expect(all.slice(PAGES)).not.toContain(true);
@@ -81,30 +79,37 @@ describe.each(['plain', 'shared'])('the bitmaps of the %s engine', (flavour) => 
     );
   });
 
-  it('moves the dirty log and counts what was not owed', () => {
+  it('lists runs, as many as there is room for', () => {
+    const words = new Uint32Array(bytes.buffer);
     fc.assert(
-      fc.property(bitmap, bitmap, bitmap, (dirty, owed, written) => {
-        put(BITMAP, dirty);
-        put(OTHER, owed);
-        put(WRITTEN, written);
-        const newly = engine.syncDirty(STATE, BITMAP, OTHER, WRITTEN, PAGES);
-        expect(newly).toBe(dirty.filter((bit, i) => bit && !owed[i]).length);
-        expect(new DataView(bytes.buffer).getUint32(STATE + TX_DIRTY, true)).toBe(
-          dirty.filter(Boolean).length,
-        );
-        expect(get(BITMAP)).not.toContain(true);
-        expect(get(OTHER)).toEqual(owed.map((bit, i) => bit || dirty[i]!));
-        expect(get(WRITTEN)).toEqual(written.map((bit, i) => bit || dirty[i]!));
+      fc.property(bitmap, range, fc.integer({ min: 1, max: 400 }), (model, [from, to], most) => {
+        put(BITMAP, model);
+        const pages: number[] = [];
+        for (let next = from; next < to; ) {
+          const count = engine.findRuns(BITMAP, next, to, RUNS, most);
+          expect(count).toBeLessThanOrEqual(most);
+          for (let i = 0; i < count; i++) {
+            const [first, end] = words.subarray((RUNS >> 2) + 2 * i, (RUNS >> 2) + 2 * i + 2);
+            for (let page = first!; page < end!; page++) pages.push(page);
+            next = end!;
+            // A run is as long as can be.
+            expect(end === to || !model[end!]).toBe(true);
+          }
+          if (count < most) break;
+        }
+        expect(pages).toEqual(model.flatMap((bit, i) => (bit && i >= from && i < to ? [i] : [])));
       }),
     );
   });
 
-  it('adds a bitmap to another and widens to host pages', () => {
+  it('adds a bitmap to another, counts what is new, and widens to host pages', () => {
     fc.assert(
-      fc.property(sparse, sparse, fc.constantFrom(1, 2, 4, 100), (a, b, hostPages) => {
+      fc.property(bitmap, bitmap, fc.constantFrom(1, 2, 4, 100), (a, b, hostPages) => {
         put(BITMAP, a);
         put(OTHER, b);
-        engine.addAll(BITMAP, OTHER, PAGES);
+        const added = engine.addNew(BITMAP, OTHER, PAGES);
+        expect(added).toBe(b.filter((bit, i) => bit && !a[i]).length);
+        expect(get(OTHER)).toEqual(b);
         const both = a.map((bit, i) => bit || b[i]!);
         expect(get(BITMAP)).toEqual(both);
         const perHost = hostPages === 100 ? 128 : hostPages;
