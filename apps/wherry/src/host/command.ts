@@ -1,8 +1,9 @@
 import { QmpServer } from '@wherry/qmp';
-import { Command } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { CliError } from '../cli-error.ts';
 import { formatQmpAddress, listenForQmp, parseQmpAddress } from '../qmp-socket.ts';
 import { formatBytes, formatCount } from '../sizes.ts';
+import { type AddedDevice, DRIVER_NAMES, parseAddedDevice } from './added-devices.ts';
 import { describeViolation } from './describe-violation.ts';
 import { addGuestOptions, type GuestOptions } from './guest-options.ts';
 import { Host } from './host.ts';
@@ -16,6 +17,8 @@ interface HostCommandOptions extends GuestOptions {
   readonly qmp: string;
   readonly incoming?: string;
   readonly paused?: true;
+  readonly device: readonly AddedDevice[];
+  readonly onlyMigratable?: true;
 }
 
 /** `wherry host`: one simulated host. */
@@ -29,6 +32,16 @@ export function hostCommand(): Command {
     .option('--incoming <uri>', 'wait for a migration: a URI, or `defer` for migrate-incoming')
     .option('-S, --paused', 'do not start the guest until `cont`');
   addGuestOptions(command);
+  command
+    .addOption(
+      new Option(
+        '--device <driver>',
+        `a device more, repeatable: ${DRIVER_NAMES.join('|')}, then [,addr=SLOT]; all block migration but wherry-testdev, whose hook fails: fail=pre_save|post_save|pre_load|post_load`,
+      )
+        .argParser((text, previous: AddedDevice[]) => [...previous, parseDevice(text)])
+        .default([], 'none'),
+    )
+    .option('--only-migratable', 'do not start a guest that cannot be migrated');
   command.addHelpText(
     'after',
     `
@@ -38,6 +51,14 @@ Example:
   $ wherry migrate unix:/tmp/a.qmp unix:/tmp/b.qmp tcp:127.0.0.1:0`,
   );
   return command.action(runHost);
+}
+
+function parseDevice(text: string): AddedDevice {
+  try {
+    return parseAddedDevice(text);
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
 }
 
 async function runHost(options: HostCommandOptions): Promise<void> {
@@ -54,6 +75,8 @@ async function runHost(options: HostCommandOptions): Promise<void> {
       seed: options.seed,
       incoming: options.incoming !== undefined,
     },
+    devices: options.device,
+    onlyMigratable: options.onlyMigratable === true,
     paused: options.paused === true,
     onEvent: (event) => {
       switch (event.name) {

@@ -2,12 +2,14 @@ import { Worker } from 'node:worker_threads';
 import { Machine, type MachineOptions } from '@wherry/machine';
 import {
   type Capabilities,
+  checkMigratable,
   DEFAULT_PARAMETERS,
   DestinationMigration,
   type GuestPort,
   MigrationError,
   type MigrationInfo,
   type MigrationStatus,
+  migrationBlockers,
   type Parameters,
   SourceMigration,
   usesReturnPath,
@@ -15,6 +17,7 @@ import {
 import type { RunState } from '@wherry/qmp';
 import { connect, type Listener, listen, parseUri } from '@wherry/transport';
 import { wallClock } from '../wall-clock.ts';
+import { type AddedDevice, addDevices, checkOnlyMigratable } from './added-devices.ts';
 import { rehearseDevices } from './rehearse-devices.ts';
 
 /** What a host tells the outside, by QMP's event names. */
@@ -26,6 +29,10 @@ export type HostEvent =
 /** What {@link Host.create} takes. */
 export interface HostOptions {
   readonly machine: Omit<MachineOptions, 'spawn' | 'now'>;
+  /** Devices besides the machine's own. */
+  readonly devices?: readonly AddedDevice[];
+  /** Refuse to make a guest that cannot be migrated. */
+  readonly onlyMigratable?: boolean;
   /** The guest waits for `cont`. */
   readonly paused?: boolean;
   readonly onEvent: (event: HostEvent) => void;
@@ -38,6 +45,8 @@ export interface HostOptions {
 /** One simulated host: a guest and its migrations, with QEMU's rules of what is allowed when. */
 export class Host {
   readonly machine: Machine;
+  readonly #devices: GuestPort['devices'];
+  readonly #blockers: readonly string[];
   readonly #onEvent: HostOptions['onEvent'];
   readonly #onIncomingFailed: HostOptions['onIncomingFailed'];
   #runState: RunState;
@@ -56,6 +65,9 @@ export class Host {
 
   private constructor(machine: Machine, options: HostOptions) {
     this.machine = machine;
+    const { devices, blockers } = addDevices(machine.devices, options.devices ?? []);
+    this.#devices = devices;
+    this.#blockers = blockers;
     this.#onEvent = options.onEvent;
     this.#onIncomingFailed = options.onIncomingFailed;
     this.#incoming = options.machine.incoming === true ? 'deferred' : 'none';
@@ -63,8 +75,13 @@ export class Host {
     this.#runState = this.#incoming === 'deferred' ? 'inmigrate' : 'prelaunch';
   }
 
-  /** Makes a host; its guest runs unless it is incoming or paused. */
+  /**
+   * Makes a host; its guest runs unless it is incoming or paused.
+   *
+   * @throws CliError for devices that cannot be there
+   */
   static async create(options: HostOptions): Promise<Host> {
+    if (options.onlyMigratable === true) checkOnlyMigratable(options.devices ?? []);
     const machine = await Machine.create({
       ...options.machine,
       now: () => Date.now(),
@@ -79,8 +96,14 @@ export class Host {
         };
       },
     });
-    rehearseDevices(machine.devices);
-    const host = new Host(machine, options);
+    let host: Host;
+    try {
+      rehearseDevices(machine.devices);
+      host = new Host(machine, options);
+    } catch (error) {
+      await machine.close();
+      throw error;
+    }
     if (host.#incoming === 'none' && host.#autostart) host.#startGuest();
     return host;
   }
@@ -120,7 +143,16 @@ export class Host {
     this.#startGuest();
   }
 
+  /** What `query-migrate` tells: how a migration goes, and what blocks one. */
   get migrationInfo(): MigrationInfo | { 'socket-address'?: unknown } {
+    const reasons = migrationBlockers(this.#guestPort());
+    return {
+      ...this.#migrationInfo(),
+      ...(reasons.length === 0 ? {} : { 'blocked-reasons': reasons }),
+    };
+  }
+
+  #migrationInfo(): MigrationInfo | { 'socket-address'?: unknown } {
     const address =
       this.#listener === undefined ? {} : { 'socket-address': [socketAddress(this.#listener.uri)] };
     if (this.#source !== undefined) return this.#source.info;
@@ -152,7 +184,11 @@ export class Host {
     );
   }
 
-  /** Begins an outgoing migration and returns at once; `query-migrate` tells how it goes. */
+  /**
+   * Begins an outgoing migration and returns at once; `query-migrate` tells how it goes.
+   *
+   * @throws MigrationError `STATE`, `BLOCKED`
+   */
   migrate(uri: string): void {
     if (this.#runState === 'inmigrate') {
       throw new MigrationError('STATE', 'Guest is waiting for an incoming migration');
@@ -162,6 +198,7 @@ export class Host {
     if (this.#runState === 'postmigrate') {
       throw new MigrationError('STATE', 'The guest has been migrated: it runs at the destination');
     }
+    checkMigratable(this.#guestPort());
     const parsed = parseUri(uri);
     this.#source = undefined;
     this.#unconnected = undefined;
@@ -306,7 +343,8 @@ export class Host {
     return {
       machineType: machine.machineType,
       ram: machine.ram,
-      devices: machine.devices,
+      devices: this.#devices,
+      blockers: this.#blockers,
       faults: {
         wait: async (signal) => {
           const ring = (): void => machine.ram.faults.ring();

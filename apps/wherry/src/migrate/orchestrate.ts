@@ -58,6 +58,7 @@ export async function orchestrate(
   signal: AbortSignal,
 ): Promise<Outcome> {
   const startedAt = performance.now();
+  await checkNotBlocked(source);
   await begin('source', () => prepareSource(source, options));
   await begin('destination', () => prepareDestination(destination, uri, options));
   const target = await targetUri(destination, uri);
@@ -65,6 +66,17 @@ export async function orchestrate(
   const watch = new Watch(source, destination, options, onProgress, startedAt);
   await watch.untilSourceEnds(signal);
   return watch.conclude();
+}
+
+/** QEMU refuses with the first blocker alone, once the destination listens: all are known before. */
+async function checkNotBlocked(source: Peer): Promise<void> {
+  const { 'blocked-reasons': reasons = [] } = await source.migration();
+  if (reasons.length === 0) return;
+  const lines = reasons.map((reason) => `\n  ${reason}`).join('');
+  throw new CliError(
+    `The guest cannot be migrated; nothing was changed on either side:${lines}\nUnplug what blocks it, or start the guest without it`,
+    1,
+  );
 }
 
 /** What to do about the refusals that people meet most. */
