@@ -17,6 +17,8 @@ import {
 } from './devices/virtual-clock.ts';
 
 const MAC = Uint8Array.of(0x52, 0x54, 0x00, 0x12, 0x34, 0x56);
+/** I/O port of the serial line, under which QEMU up to 0.12 sent its section. */
+const SERIAL_PORT = 0x3f8;
 const NET_SLOT = 2;
 const BLK_SLOT = 3;
 // Which of the guest's rings are a device's first queues.
@@ -75,6 +77,7 @@ export class GuestDevices {
       },
     });
     registry.register({
+      alias: { instanceId: SERIAL_PORT, requiredForVersion: 3 },
       description: serialDescription,
       get: () => this.#serialNow(),
       set: (state) => {
