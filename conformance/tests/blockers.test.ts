@@ -10,7 +10,7 @@ import { peerTest } from '../peer-test.ts';
 import type { Peer, Release } from '../peers/peers.ts';
 import { QemuProcess } from '../qemu.ts';
 import { connectQmpSocket } from '../qmp-socket.ts';
-import { SimulatedHost } from '../simulated-host.ts';
+import { migrate, SimulatedHost } from '../simulated-host.ts';
 
 const WHERRY = fileURLToPath(new URL('../../apps/wherry/dist/main.js', import.meta.url));
 const GUEST = ['--ram', 'pc.ram=4M', '--vcpu', 'idle'];
@@ -126,6 +126,33 @@ describe('what blocks migration is what QEMU says', () => {
       });
     }
   }
+
+  peerTest(
+    '7.2',
+    'and `wherry migrate` tells all of it before anything is changed',
+    async (peer) => {
+      const devices = ['nvme', 'ivshmem-plain', 'rocker'];
+      const second = ['-qmp', 'unix:second.sock,server=on,wait=off']; // the first has a client already
+      await using source = await QemuProcess.start(peer, {
+        args: [...OWN, ...qemuArguments(devices), ...second],
+      });
+      await using destination = await QemuProcess.start(peer, {
+        args: [...OWN, ...second],
+        incoming: 'defer',
+      });
+      const sockets = [source, destination].map(({ directory }) => join(directory, 'second.sock'));
+      await expect(migrate(sockets[0]!, sockets[1]!, 'tcp:127.0.0.1:0')).rejects.toThrow(
+        [
+          'wherry: The guest cannot be migrated; nothing was changed on either side:',
+          "  Migration is disabled when using feature 'peer mode' in device 'ivshmem'",
+          '  non-migratable device: 0000:00:06.0/rocker',
+          '  non-migratable device: 0000:00:01.0/nvme',
+          'Unplug what blocks it, or start the guest without it',
+        ].join('\n'),
+      );
+      expect(await destination.qmp.execute('query-migrate')).toEqual({});
+    },
+  );
 
   for (const release of ['7.2', '10.0'] as const) {
     peerTest(release, 'with several, the first of which QEMU names', async (peer) => {

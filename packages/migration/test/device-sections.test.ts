@@ -17,6 +17,7 @@ import {
   u32,
 } from '@wherry/vmstate';
 import { describe, expect, it } from 'vitest';
+import { loadFixture } from '../../../conformance/fixtures.ts';
 import { SourceFrames } from '../src/source-frames.ts';
 import { simulate } from './simulate.ts';
 
@@ -25,19 +26,21 @@ interface DeviceSpec {
   readonly priority?: MigrationPriority;
   readonly earlySetup?: boolean;
   readonly busPath?: string;
+  readonly instanceId?: number;
   readonly hook?: 'preSave' | 'postSave' | 'preLoad' | 'postLoad';
   readonly unmigratable?: boolean;
 }
 
 /** A device of one number, and the number. */
 function device(registry: DeviceRegistry, spec: DeviceSpec, value = 0): { value: number } {
-  const { name, busPath, hook, ...where } = spec;
+  const { name, busPath, instanceId, hook, ...where } = spec;
   const held = { value };
   const refuse = (): void => {
     throw new Error('the backend is gone');
   };
   registry.register({
     ...(busPath === undefined ? {} : { busPath }),
+    ...(instanceId === undefined ? {} : { instanceId }),
     description: describeState({
       name,
       version: 1,
@@ -140,6 +143,61 @@ describe('the sections of devices', () => {
     ]);
     const names = ['virtio-mem-device-early', 'mem-early', 'last', 'bus', 'serial'];
     expect(described).toEqual(names.map((name) => `${name} 0`));
+  });
+});
+
+/** What releases give a priority of its own, of what is in the recorded streams. */
+function recordedPriority(release: string, idstr: string): MigrationPriority {
+  if (release === '11.1') {
+    if (idstr === 'apic') return 'apic';
+    if (idstr.endsWith('/virtio-mem-device-early')) return 'virtio-mem';
+  }
+  return 'default';
+}
+
+/** The START of RAM and the FULL sections of a recorded stream in their order, and the devices in that of their section ids. */
+function recordedSections(release: string, name: string) {
+  const stream = Buffer.from(loadFixture(release, name).stream);
+  const find = (type: number, idstr: string, instanceId: number) => {
+    const head = new ByteWriter().counted(idstr).u32(instanceId).finish();
+    let at = -1;
+    do at = stream.indexOf(head, at + 1);
+    while (at > 0 && stream[at - 5] !== type);
+    return { idstr, instanceId, offset: at, sectionId: stream.readUInt32BE(at - 4) };
+  };
+  const vmdescAt = Math.max(
+    stream.lastIndexOf('{"configuration"'), // from 10.0 on
+    stream.lastIndexOf('{"page_size"'),
+  );
+  const { devices } = parseVmdesc(stream.toString('utf8', vmdescAt));
+  const full = devices.map((entry) => find(0x04, entry.name, entry.instance_id));
+  const byOffset = [find(0x01, 'ram', 0), ...full].toSorted((a, b) => a.offset - b.offset);
+  return {
+    order: byOffset.map(({ idstr, instanceId }) => `${idstr} ${instanceId}`),
+    described: devices.map((entry) => `${entry.name} ${entry.instance_id}`),
+    devices: full.toSorted((a, b) => a.sectionId - b.sectionId),
+  };
+}
+
+describe.each([
+  ...['7.2/zoo-q35', '7.2/zoo-pc', '7.2/s390x', '7.2/ppc64'],
+  ...['10.0/zoo-q35', '10.0/zoo-microvm', '10.0/early-setup'],
+  ...['11.1/zoo-q35', '11.1/zoo-pc', '11.1/zoo-microvm', '11.1/early-setup', '11.1/s390x'],
+])('the stream of QEMU %s', (fixture) => {
+  it('has its sections in the order in which this sends them', async () => {
+    const [release = '', name = ''] = fixture.split('/');
+    const recorded = recordedSections(release, name);
+    const registry = new DeviceRegistry();
+    for (const { idstr, instanceId } of recorded.devices) {
+      const priority = recordedPriority(release, idstr);
+      const earlySetup = idstr.endsWith('-early');
+      device(registry, { name: idstr, instanceId, priority, earlySetup });
+    }
+    const { sections, described } = await sectionsOf(registry.devices);
+    const order = sections.filter((section) => !section.startsWith('end'));
+    expect(order.map((section) => section.replace(/^\w+ (.*) #.*/, '$1'))).toEqual(recorded.order);
+    expect(described).toEqual(recorded.described);
+    expect(recorded.order.length).toBeGreaterThan(15);
   });
 });
 

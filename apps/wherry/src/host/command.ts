@@ -36,7 +36,7 @@ export function hostCommand(): Command {
     .addOption(
       new Option(
         '--device <driver>',
-        `a device more, repeatable: ${DRIVER_NAMES.join('|')}, then [,addr=SLOT]; all block migration but wherry-testdev, whose hook fails: fail=pre_save|post_save|pre_load|post_load`,
+        `a device more, repeatable: ${DRIVER_NAMES.join(', ')}; then [,addr=SLOT]. All block migration but wherry-testdev, whose hook fails: [,fail=pre_save|post_save|pre_load|post_load]`,
       )
         .argParser((text, previous: AddedDevice[]) => [...previous, parseDevice(text)])
         .default([], 'none'),
