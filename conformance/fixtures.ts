@@ -54,6 +54,16 @@ export interface SaveImageMeta extends FixtureBytes {
   readonly lastPass: number;
 }
 
+/** What QEMU's analyser printed of a stream, or the last line of what stopped it. */
+export interface Analysis {
+  readonly scriptSha256: string;
+  readonly streamSha256: string;
+  /** What it prints with `-d state`. */
+  readonly state: { readonly text: string } | { readonly refused: string };
+  /** What it prints with `-d desc`. */
+  readonly desc: Analysis['state'];
+}
+
 /** The folder of the recorded streams. */
 export const fixturesDirectory: string = join(import.meta.dirname, 'fixtures');
 
@@ -115,4 +125,14 @@ export function loadSaveImages(): { meta: SaveImageMeta; image: Uint8Array }[] {
       const image = new Uint8Array(gunzipSync(readFileSync(join(saveImagesDirectory, meta.file))));
       return { meta, image };
     });
+}
+
+/** Returns where the analysis of a recorded stream is. */
+export function analysisPath(release: string, name: string): string {
+  return join(fixturesDirectory, release, `${name}.analysis.json.gz`);
+}
+
+/** Loads what QEMU's analyser printed of a recorded stream. */
+export function loadAnalysis(release: string, name: string): Analysis {
+  return JSON.parse(gunzipSync(readFileSync(analysisPath(release, name))).toString()) as Analysis;
 }

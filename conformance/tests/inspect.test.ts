@@ -1,29 +1,7 @@
-import { ByteReader, runParser } from '@wherry/bytes';
-import { decodeDevices, findVmdesc, type PageCounts, StreamWalk } from '@wherry/snapshot';
-import { StreamError } from '@wherry/stream';
+import { decodeDevices, type PageCounts } from '@wherry/snapshot';
 import { describe, expect, test } from 'vitest';
 import { listFixtures, loadFixture } from '../fixtures.ts';
-
-function walk(bytes: Uint8Array): StreamWalk {
-  // Only these have no footers: what is at the end of the file tells where their sections end.
-  const streamWalk = new StreamWalk({
-    vmdesc: isFooterless(bytes) ? findVmdesc(bytes, 0) : undefined,
-  });
-  const reader = ByteReader.over(bytes);
-  runParser(streamWalk.walkFile(reader), reader);
-  return streamWalk;
-}
-
-function isFooterless(bytes: Uint8Array): boolean {
-  const reader = ByteReader.over(bytes);
-  try {
-    runParser(new StreamWalk({ keepBodies: false }).walkFile(reader), reader);
-    return false;
-  } catch (error) {
-    if (error instanceof StreamError && error.code === 'FOOTERS_ABSENT') return true;
-    throw error;
-  }
-}
+import { walkStream } from '../walk-stream.ts';
 
 /** Without footers and without vmdesc. */
 const refused: Readonly<Record<string, string>> = { 'machine-2.2': 'no footers' };
@@ -33,7 +11,7 @@ describe.each(fixtures.filter((fixture) => !(fixture.case in refused)))(
   'the stream $release/$case',
   ({ release, case: name }) => {
     const { stream, meta } = loadFixture(release, name);
-    const { model } = walk(stream);
+    const model = walkStream(stream);
     const hasVmdesc = name !== 'postcopy' && name !== 'no-vmdesc';
 
     test('ends where it ends', () => {
@@ -134,7 +112,7 @@ describe.each(fixtures.filter((fixture) => fixture.case in refused))(
   'the stream $release/$case',
   ({ release, case: name }) => {
     test('is refused, and the reason is said', () => {
-      expect(() => walk(loadFixture(release, name).stream)).toThrow(refused[name]);
+      expect(() => walkStream(loadFixture(release, name).stream)).toThrow(refused[name]);
     });
   },
 );
