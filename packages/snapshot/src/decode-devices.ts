@@ -91,7 +91,11 @@ function decodeWithSchema(
 
 /** Says why a device section of this stream cannot be decoded. */
 export function noteWithout(model: StreamModel): string {
-  if (model.vmdesc !== undefined) return 'not decoded: the vmdesc does not describe it';
+  if (model.vmdesc !== undefined) {
+    return model.vmdesc.value === undefined
+      ? 'not decoded: the vmdesc was not parsed'
+      : 'not decoded: the vmdesc does not describe it';
+  }
   if (model.endOffset === undefined) return 'not decoded: the stream breaks off before its vmdesc';
   return model.items.some((item) => item.type === 'command' && item.command.name === 'packaged')
     ? 'not decoded: a postcopy stream has no vmdesc'

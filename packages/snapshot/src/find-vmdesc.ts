@@ -3,8 +3,8 @@ import { SectionType } from '@wherry/stream';
 import { parseVmdesc } from '@wherry/vmstate';
 import type { VmdescModel } from './stream-model.ts';
 
-/** Bytes of a file's tail in which {@link findVmdesc} finds any real machine's. */
-export const VMDESC_TAIL_BYTES: number = 24 * 1024 * 1024;
+/** Bytes of a file's tail in which {@link findVmdesc} finds any that a walk parses. */
+export const VMDESC_TAIL_BYTES: number = 16 * 1024 * 1024 + 16;
 
 /**
  * Finds the vmdesc in the tail of a file whose stream has no section footers.

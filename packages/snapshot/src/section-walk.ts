@@ -28,9 +28,9 @@ const MAX_DEVICES = 65_536;
 const MAX_LIVE_SECTIONS = 4096;
 /**
  * What is kept by default: a real machine has a few MiB of device state; the largest, the storage keys
- * of a large s390x guest, is one byte a page.
+ * of an s390x guest, is one byte a page. Twice this is held while a body is put together.
  */
-const MAX_KEPT_BYTES = 96 * 1024 * 1024;
+const MAX_KEPT_BYTES = 64 * 1024 * 1024;
 
 /** Walks the sections of a stream: RAM, other live sections, devices. */
 export class SectionWalk {

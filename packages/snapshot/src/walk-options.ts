@@ -6,7 +6,7 @@ import type { ContainerModel, VmdescModel } from './stream-model.ts';
 export interface WalkOptions {
   /** Whether device bodies and the vmdesc are kept for decoding (default true). */
   readonly keepBodies?: boolean;
-  /** The most bytes of bodies to keep in all (default 96 MiB); a body that passes it is walked, not kept. */
+  /** The most bytes of bodies to keep in all (default 64 MiB); a body that passes it is walked, not kept. */
   readonly maxKeptBytes?: number;
   /** Takes the contents of RAM. */
   readonly ramSink?: RamSink | undefined;

@@ -22,7 +22,7 @@ import type { WalkOptions } from './walk-options.ts';
 
 const MAX_ITEMS = 100_000;
 /** Far above any machine's; parsed it takes several times its length. */
-const MAX_PARSED_VMDESC_BYTES = 24 * 1024 * 1024;
+const MAX_PARSED_VMDESC_BYTES = 16 * 1024 * 1024;
 
 /** Walks a whole migration stream, of whatever machine, and collects what it holds. */
 export class StreamWalk {
