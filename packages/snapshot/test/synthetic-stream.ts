@@ -155,8 +155,9 @@ export function walkInPieces(
   bytes: Uint8Array,
   sizes: Iterable<number>,
   storageBytes = 1024,
+  options: WalkOptions = {},
 ): StreamWalk {
-  const streamWalk = new StreamWalk();
+  const streamWalk = new StreamWalk(options);
   const reader = new ByteReader({ storage: new Uint8Array(storageBytes) });
   const parser = streamWalk.walk(reader);
   const nextSize = sizes[Symbol.iterator]();
