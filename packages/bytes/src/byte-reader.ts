@@ -82,6 +82,10 @@ export class ByteReader {
   get storage(): Uint8Array {
     return this.#storage;
   }
+  /** A view of {@link ByteReader.storage}. */
+  get dataView(): DataView {
+    return this.#view;
+  }
   /** Index in {@link ByteReader.storage} of the next unread byte. */
   get start(): number {
     return this.#start;

@@ -112,6 +112,26 @@ export class ByteWriter {
     return this;
   }
 
+  /**
+   * Appends `count` bytes that the caller fills, all of them, in {@link ByteWriter.storage} or through
+   * {@link ByteWriter.dataView} before it writes anything else.
+   *
+   * @returns index of the first
+   */
+  claim(count: number): number {
+    return this.#grow(count);
+  }
+
+  /** The buffer that holds what was written; valid until the next write. */
+  get storage(): Uint8Array<ArrayBuffer> {
+    return this.#buffer;
+  }
+
+  /** A view of {@link ByteWriter.storage}; valid until the next write. */
+  get dataView(): DataView<ArrayBuffer> {
+    return this.#view;
+  }
+
   /** Views what was written; valid until the next write. */
   get bytes(): Uint8Array<ArrayBuffer> {
     return this.#buffer.subarray(0, this.#length);

@@ -16,8 +16,8 @@ export function buffer(length: number): FixedKind<Uint8Array> {
     },
     load: (reader) => reader.copy(length),
     inline: {
-      read: `r.copy(${length})`,
-      write: (value) => `w.raw(ofLength(${value}, ${length}))`,
+      read: (at) => `new Uint8Array(b.subarray(${at}, ${at} + ${length}))`,
+      write: (at, value) => `b.set(ofLength(${value}, ${length}), ${at})`,
     },
   };
 }
@@ -127,7 +127,14 @@ export function unused(length: number, options: UnusedOptions = {}): UnusedKind 
       reader.skip(length);
       return undefined;
     },
-    inline: { read: `r.skip(${length})`, write: () => `w.zeros(${length})` },
+    inline: {
+      read: () => 'undefined',
+      // A call costs more than a few stores.
+      write: (at) =>
+        length <= 4
+          ? Array.from({ length }, (_, i) => `b[${at} + ${i}] = 0`).join(', ') || '0'
+          : `b.fill(0, ${at}, ${at} + ${length})`,
+    },
   };
 }
 

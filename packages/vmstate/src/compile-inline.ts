@@ -33,8 +33,10 @@ function isInline(kind: Kind<unknown>): kind is InlineKind {
 type InlineKind = FixedKind<unknown> & Required<Pick<FixedKind<unknown>, 'inline'>>;
 
 /** Whether a field can be part of an {@link InlineRun}. Subsections may follow a struct that is no element. */
-export function canInline({ kind, present }: Field): boolean {
-  if (present !== undefined || inlineBytes(kind) === undefined) return false;
+export function canInline({ name, kind, present }: Field): boolean {
+  // As a member of an object literal that name would be its prototype.
+  if (name === '__proto__' || present !== undefined || inlineBytes(kind) === undefined)
+    return false;
   return isArray(kind) || !('struct' in (kind as InlineKind).inline);
 }
 
@@ -49,20 +51,43 @@ export function compileInline(
   names: readonly string[],
 ): InlineRun | undefined {
   const reads = new Source();
-  for (const f of fields) readField(reads, f, 's');
+  const readBytes = readFields(reads, fields, 's', new At('p', 0));
   const writes = new Source();
-  for (const f of fields) writeField(writes, f, 's');
+  writeFields(writes, fields, 's', new At('p', 0));
+  const load = `const v = r.dataView, b = r.storage, p = r.start;
+${reads.text}r.skip(${readBytes});`;
+  const save = `return (w, s) => { const p = w.claim(${readBytes}), v = w.dataView, b = w.storage;
+${writes.text}}`;
   try {
     return {
-      fixedBytes: fields.reduce((sum, { kind }) => sum + inlineBytes(kind)!, 0),
+      fixedBytes: readBytes,
       since: Math.max(...fields.map(({ since }) => since)),
       vmdesc: fields.flatMap((f, i) => describeInline(f, names[i]!)),
-      load: new Function('r', 's', reads.text) as InlineRun['load'],
-      save: new Function('ofLength', `return (w, s) => {${writes.text}}`)(ofLength),
+      load: new Function('r', 's', load) as InlineRun['load'],
+      save: new Function('ofLength', save)(ofLength),
     };
   } catch (error) {
     if (error instanceof EvalError) return undefined;
     throw error;
+  }
+}
+
+/** An index into the bytes: a variable and a distance from it. */
+class At {
+  readonly variable: string;
+  readonly offset: number;
+
+  constructor(variable: string, offset: number) {
+    this.variable = variable;
+    this.offset = offset;
+  }
+
+  plus(bytes: number): At {
+    return new At(this.variable, this.offset + bytes);
+  }
+
+  toString(): string {
+    return this.offset === 0 ? this.variable : `${this.variable} + ${this.offset}`;
   }
 }
 
@@ -75,7 +100,7 @@ class Source {
   }
 
   name(): string {
-    return `v${this.#names++}`;
+    return `n${this.#names++}`;
   }
 }
 
@@ -83,64 +108,89 @@ function member(state: string, name: string): string {
   return `${state}[${JSON.stringify(name)}]`;
 }
 
-function readField(source: Source, { name, kind }: InlineField, state: string): void {
-  const target = member(state, name);
-  if (!isArray(kind)) {
-    const value = readValue(source, kind as InlineKind, target);
-    source.add(kind.holdsNothing ? `${value};` : `${target} = ${value};`);
-    return;
+/** Adds the code that reads fields into a state. @returns how many bytes they take */
+function readFields(source: Source, fields: readonly InlineField[], state: string, at: At): number {
+  let bytes = 0;
+  for (const { name, kind } of fields) {
+    const value = readField(source, kind, at.plus(bytes));
+    if (value !== undefined) source.add(`${member(state, name)} = ${value};`);
+    bytes += inlineBytes(kind)!;
   }
-  const element = kind.element as InlineKind;
-  const count = kind.count as number;
-  if ('read' in element.inline && count <= UNROLLED && !element.holdsNothing) {
-    source.add(`${target} = [${Array(count).fill(element.inline.read).join(', ')}];`);
-    return;
-  }
-  const [values, current, i] = [source.name(), source.name(), source.name()];
-  source.add(`const ${values} = [], ${current} = ${target};`);
-  source.add(`for (let ${i} = 0; ${i} < ${count}; ${i}++) {`);
-  const value = readValue(source, element, `${current}?.[${i}]`);
-  source.add(element.holdsNothing ? `${value}; }` : `${values}.push(${value}); }`);
-  if (!element.holdsNothing) source.add(`${target} = ${values};`);
+  return bytes;
 }
 
-function readValue(source: Source, kind: InlineKind, current: string): string {
-  if ('read' in kind.inline) return kind.inline.read;
-  const state = source.name();
-  source.add(`const ${state} = {...${current}};`);
-  for (const f of kind.inline.struct.fields) readField(source, f, state);
-  return state;
+/** Gives the code of a field's value, and adds what goes before it; nothing where the field holds nothing. */
+function readField(source: Source, kind: InlineField['kind'], at: At): string | undefined {
+  const element = (isArray(kind) ? kind.element : kind) as InlineKind;
+  if (element.holdsNothing) return undefined;
+  if (!isArray(kind)) return readValue(source, element, at);
+  const { inline, fixedBytes } = element;
+  const count = kind.count as number;
+  if ('read' in inline && count <= UNROLLED) {
+    const values = Array.from({ length: count }, (_, i) =>
+      inline.read(`${at.plus(i * fixedBytes)}`),
+    );
+    return `[${values.join(', ')}]`;
+  }
+  const [values, i, q] = [source.name(), source.name(), source.name()];
+  source.add(`const ${values} = [];`);
+  source.add(`for (let ${i} = 0, ${q} = ${at}; ${i} < ${count}; ${i}++, ${q} += ${fixedBytes}) {`);
+  const value = readValue(source, element, new At(q, 0));
+  source.add(`${values}.push(${value}); }`);
+  return values;
 }
 
-function writeField(source: Source, { name, kind }: InlineField, state: string): void {
-  const value = source.name();
-  source.add(`const ${value} = ${member(state, name)};`);
+function readValue(source: Source, { inline }: InlineKind, at: At): string {
+  if ('read' in inline) return inline.read(`${at}`);
+  let bytes = 0;
+  const members: string[] = [];
+  for (const { name, kind } of inline.struct.fields) {
+    const value = readField(source, kind, at.plus(bytes));
+    if (value !== undefined) members.push(`${JSON.stringify(name)}: ${value}`);
+    bytes += inlineBytes(kind)!;
+  }
+  return `{${members.join(', ')}}`;
+}
+
+function writeFields(source: Source, fields: readonly InlineField[], state: string, at: At): void {
+  let bytes = 0;
+  for (const { name, kind } of fields) {
+    writeField(source, kind, member(state, name), at.plus(bytes));
+    bytes += inlineBytes(kind)!;
+  }
+}
+
+function writeField(source: Source, kind: InlineField['kind'], held: string, at: At): void {
   if (!isArray(kind)) {
-    writeValue(source, kind as InlineKind, value);
+    writeValue(source, kind as InlineKind, held, at);
     return;
   }
-  const element = kind.element as InlineKind;
+  const { inline, fixedBytes, holdsNothing } = kind.element as InlineKind;
   const count = kind.count as number;
-  if (!element.holdsNothing) {
-    source.add(`if (!(${value}.length >= ${count})) throw new RangeError();`);
-  }
-  if ('read' in element.inline && count <= UNROLLED) {
-    for (let i = 0; i < count; i++) source.add(`${element.inline.write(`${value}[${i}]`)};`);
+  const values = source.name();
+  source.add(`const ${values} = ${held};`);
+  if (!holdsNothing) source.add(`if (!(${values}.length >= ${count})) throw new RangeError();`);
+  if ('read' in inline && count <= UNROLLED) {
+    for (let i = 0; i < count; i++) {
+      source.add(`${inline.write(`${at.plus(i * fixedBytes)}`, `${values}[${i}]`)};`);
+    }
     return;
   }
-  const [i, each] = [source.name(), source.name()];
-  source.add(`for (let ${i} = 0; ${i} < ${count}; ${i}++) {`);
-  source.add(`const ${each} = ${element.holdsNothing ? 'undefined' : `${value}[${i}]`};`);
-  writeValue(source, element, each);
+  const [i, q] = [source.name(), source.name()];
+  source.add(`for (let ${i} = 0, ${q} = ${at}; ${i} < ${count}; ${i}++, ${q} += ${fixedBytes}) {`);
+  const value = holdsNothing ? 'undefined' : `${values}[${i}]`;
+  writeValue(source, kind.element as InlineKind, value, new At(q, 0));
   source.add('}');
 }
 
-function writeValue(source: Source, kind: InlineKind, value: string): void {
-  if ('read' in kind.inline) {
-    source.add(`${kind.inline.write(value)};`);
+function writeValue(source: Source, { inline }: InlineKind, value: string, at: At): void {
+  if ('read' in inline) {
+    source.add(`${inline.write(`${at}`, value)};`);
     return;
   }
-  for (const f of kind.inline.struct.fields) writeField(source, f, value);
+  const state = source.name();
+  source.add(`const ${state} = ${value};`);
+  writeFields(source, inline.struct.fields, state, at);
 }
 
 /** What the vmdesc says of such a field, whatever its value. */

@@ -55,9 +55,15 @@ export interface VariableKind<T> extends KindBase<T> {
 /** How one value of device state is written and read. */
 export type Kind<T> = FixedKind<T> | VariableKind<T>;
 
-/** JavaScript that reads a value from `r` and writes one to `w`, or the struct whose fields do so. */
+/**
+ * JavaScript that reads a value at index `at` of the bytes `b` (`v` is a DataView of them), and that
+ * writes one there; or the struct whose fields do so.
+ */
 export type InlineCode =
-  | { readonly read: string; readonly write: (value: string) => string }
+  | {
+      readonly read: (at: string) => string;
+      readonly write: (at: string, value: string) => string;
+    }
   | { readonly struct: InlineStruct };
 
 /** A description all of whose fields are read and written in line. */

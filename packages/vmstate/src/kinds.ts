@@ -1,5 +1,5 @@
 import type { ByteReader, ByteWriter } from '@wherry/bytes';
-import type { FixedKind, LoadContext } from './kind.ts';
+import type { FixedKind, InlineCode, LoadContext } from './kind.ts';
 import { VmstateError } from './vmstate-error.ts';
 
 function scalar<T>(
@@ -7,8 +7,7 @@ function scalar<T>(
   fixedBytes: number,
   put: (writer: ByteWriter, value: T) => void,
   load: (reader: ByteReader) => T,
-  read: string,
-  write: (value: string) => string,
+  inline: InlineCode,
 ): FixedKind<T> {
   return {
     type,
@@ -18,7 +17,7 @@ function scalar<T>(
       return undefined;
     },
     load,
-    inline: { read, write },
+    inline,
   };
 }
 
@@ -28,23 +27,36 @@ export const bool: FixedKind<boolean> = scalar(
   1,
   (w, v) => w.u8(v ? 1 : 0),
   (r) => r.u8() !== 0,
-  'r.u8() !== 0',
-  (v) => `w.u8(${v} ? 1 : 0)`,
+  { read: (at) => `b[${at}] !== 0`, write: (at, value) => `b[${at}] = ${value} ? 1 : 0` },
 );
+
+/** The suffix of DataView's methods for each of ours. */
+const VIEWED = {
+  u8: 'Uint8',
+  u16: 'Uint16',
+  u32: 'Uint32',
+  u64: 'BigUint64',
+  i8: 'Int8',
+  i16: 'Int16',
+  i32: 'Int32',
+  i64: 'BigInt64',
+} as const;
 
 function integer<T extends number | bigint>(
   type: string,
   fixedBytes: number,
   write: 'u8' | 'u16' | 'u32' | 'u64',
-  read: 'u8' | 'u16' | 'u32' | 'u64' | 'i8' | 'i16' | 'i32' | 'i64',
+  read: keyof typeof VIEWED,
 ): FixedKind<T> {
   return scalar<T>(
     type,
     fixedBytes,
     (w, v) => w[write](v as never),
     (r) => r[read]() as T,
-    `r.${read}()`,
-    (v) => `w.${write}(${v})`,
+    {
+      read: (at) => `v.get${VIEWED[read]}(${at})`,
+      write: (at, value) => `v.set${VIEWED[write]}(${at}, ${value})`,
+    },
   );
 }
 
