@@ -2,7 +2,6 @@ import { ByteReader, ByteWriter, collect, type Parser, runParser, skip } from '@
 import { RamReceiver } from '@wherry/page-engine';
 import {
   type Command,
-  RAM_SECTION,
   type ReturnPathMessage,
   readCommand,
   readConfiguration,
@@ -13,13 +12,14 @@ import {
   type SectionHead,
   writeReturnPathMessage,
 } from '@wherry/stream';
-import { type Device, DeviceRegistry } from '@wherry/vmstate';
+import { DeviceRegistry } from '@wherry/vmstate';
 import type { Capabilities } from './capabilities.ts';
 import { InputChannel } from './channels.ts';
 import type { Clock } from './clock.ts';
 import { deviceError } from './device-error.ts';
 import { GlobalState } from './global-state.ts';
 import type { GuestPort } from './guest-port.ts';
+import { IncomingSections } from './incoming-sections.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
 import { checkPostcopyAdvice, type PostcopyAdvice } from './postcopy-advice.ts';
@@ -47,11 +47,6 @@ export interface DestinationOptions {
 const POSTCOPY_STATES = ['none', 'advise', 'discard', 'listening', 'running', 'end'] as const;
 type PostcopyState = (typeof POSTCOPY_STATES)[number];
 
-interface OpenSection {
-  readonly head: Extract<SectionHead, { readonly idstr: string }>;
-  readonly device: Device | 'ram';
-}
-
 /**
  * The destination's side of one migration. {@link DestinationMigration.run} is the protocol, top to
  * bottom: header and configuration, then sections and commands to the end. The guest starts once the
@@ -67,7 +62,7 @@ export class DestinationMigration {
   readonly #ramLoad: RamLoad;
   readonly #globalState = new GlobalState();
   readonly #registry: DeviceRegistry;
-  readonly #sections = new Map<number, OpenSection>();
+  readonly #sections: IncomingSections;
   readonly #faultService = new AbortController();
   readonly #answers = new ByteWriter(64);
   #answering: Promise<void> = Promise.resolve();
@@ -81,9 +76,11 @@ export class DestinationMigration {
   /** State of the devices as it was loaded, for a comparison at hand-over. */
   deviceStates: readonly DeviceState[] = [];
 
+  /** @throws VmstateError `REGISTRATION_INVALID` when two of the guest's devices have one section */
   constructor(options: DestinationOptions) {
     this.#options = options;
     this.#registry = new DeviceRegistry([this.#globalState.device, ...options.guest.devices]);
+    this.#sections = new IncomingSections(this.#registry);
     this.#receiver = new RamReceiver(options.guest.ram);
     this.#ramLoad = new RamLoad(options.guest.ram, this.#receiver);
     this.#input = new InputChannel(options.transport, 'stream', this.#receiver.input.bytes);
@@ -176,59 +173,16 @@ export class DestinationMigration {
   }
 
   *#loadSection(reader: ByteReader, head: SectionHead, offset: number): Parser<void> {
-    const { head: start, device } = this.#resolve(head, offset);
+    const { start, device } = this.#sections.resolve(head, offset);
     if (device === 'ram') yield* this.#ramLoad.loadBody(reader, this.#advised);
     else {
       try {
-        yield* device.load(reader, start.kind === 'full' ? start.version : device.version);
+        yield* device.load(reader, start.version);
       } catch (cause) {
-        throw deviceError('loading', start, cause);
+        throw deviceError('loading', start, cause, offset);
       }
     }
     yield* readFooter(reader, head.sectionId, start.idstr);
-  }
-
-  /** Finds the device of a section: by name when it begins, by id when it goes on. */
-  #resolve(head: SectionHead, offset: number): OpenSection {
-    if (!('idstr' in head)) {
-      const open = this.#sections.get(head.sectionId);
-      if (open !== undefined) return open;
-      throw new MigrationError('SECTION_UNKNOWN', `Unknown section ${head.sectionId}`, {
-        expected: `one of ${[...this.#sections.keys()].join(', ') || 'none'}`,
-        offset,
-        likely: 'The stream is damaged before this point',
-      });
-    }
-    const { idstr, instanceId, version } = head;
-    const isRam = idstr === RAM_SECTION.idstr && instanceId === RAM_SECTION.instanceId;
-    const device = isRam ? 'ram' : this.#registry.find(idstr, instanceId);
-    if (device === undefined) {
-      throw new MigrationError(
-        'SECTION_UNKNOWN',
-        `Unknown section or instance '${idstr}' ${instanceId}. Make sure that your current VM setup matches your saved VM setup, including any hotplugged devices`,
-        {
-          expected: this.#registry.devices.map((d) => d.idstr).join(', '),
-          offset,
-          path: [idstr],
-          likely: 'The source has a device that this side lacks, or has it at another address',
-        },
-      );
-    }
-    const local = device === 'ram' ? RAM_SECTION.version : device.version;
-    if (version > local) {
-      throw new MigrationError(
-        'SECTION_VERSION',
-        `unsupported version ${version} for '${idstr}' v${local}`,
-        {
-          offset,
-          path: [idstr],
-          likely: 'The source is a newer release: use the older machine type on both sides',
-        },
-      );
-    }
-    const open: OpenSection = { head, device };
-    if (head.kind === 'start') this.#sections.set(head.sectionId, open);
-    return open;
   }
 
   async #command(command: Command, offset: number): Promise<void> {

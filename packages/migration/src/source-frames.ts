@@ -113,18 +113,18 @@ export class SourceFrames {
   }
 
   #device(device: Device): void {
-    if (!device.isNeeded()) return;
-    const sectionId = RAM_SECTION_ID + 1 + this.#registry.devices.indexOf(device);
     const { idstr, instanceId, version } = device;
-    writeSectionHead(this.#writer, { kind: 'full', sectionId, idstr, instanceId, version });
-    const start = this.#writer.length;
     try {
+      if (!device.isNeeded()) return;
+      const sectionId = RAM_SECTION_ID + 1 + this.#registry.devices.indexOf(device);
+      writeSectionHead(this.#writer, { kind: 'full', sectionId, idstr, instanceId, version });
+      const start = this.#writer.length;
       this.#vmdesc.push(device.save(this.#writer));
+      this.#states.push({ idstr, instanceId, bytes: this.#writer.bytes.slice(start) });
+      writeFooter(this.#writer, sectionId);
     } catch (cause) {
       throw deviceError('saving', device, cause);
     }
-    this.#states.push({ idstr, instanceId, bytes: this.#writer.bytes.slice(start) });
-    writeFooter(this.#writer, sectionId);
   }
 
   /** The end of the stream, with its description in precopy. */

@@ -83,6 +83,7 @@ export class SourceMigration {
   /** State of the devices as it was sent, for a comparison at hand-over. */
   deviceStates: readonly DeviceState[] = [];
 
+  /** @throws VmstateError `REGISTRATION_INVALID` when two of the guest's devices have one section */
   constructor(options: SourceOptions) {
     this.#options = options;
     const { guest, transport, clock } = options;

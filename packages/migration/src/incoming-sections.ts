@@ -1,0 +1,65 @@
+import { RAM_SECTION, type SectionHead } from '@wherry/stream';
+import type { Device, DeviceRegistry } from '@wherry/vmstate';
+import { MigrationError } from './migration-error.ts';
+
+/** A section that has begun, and what reads it. */
+export interface IncomingSection {
+  readonly start: Extract<SectionHead, { readonly idstr: string }>;
+  readonly device: Device | 'ram';
+}
+
+/** Finds what reads a section: by name when it begins, by id when it goes on. */
+export class IncomingSections {
+  readonly #registry: DeviceRegistry;
+  readonly #begun = new Map<number, IncomingSection>();
+
+  constructor(registry: DeviceRegistry) {
+    this.#registry = registry;
+  }
+
+  /**
+   * @throws MigrationError `SECTION_UNKNOWN`, `SECTION_VERSION`
+   * @see qemu_loadvm_section_start_full and qemu_loadvm_section_part_end in QEMU's migration/savevm.c
+   */
+  resolve(head: SectionHead, offset: number): IncomingSection {
+    if (!('idstr' in head)) {
+      const begun = this.#begun.get(head.sectionId);
+      if (begun !== undefined) return begun;
+      throw new MigrationError('SECTION_UNKNOWN', `Unknown section ${head.sectionId}`, {
+        expected: `one of ${[...this.#begun.keys()].join(', ') || 'none'}`,
+        offset,
+        likely: 'The stream is damaged before this point',
+      });
+    }
+    const { idstr, instanceId, version } = head;
+    const isRam = idstr === RAM_SECTION.idstr && instanceId === RAM_SECTION.instanceId;
+    const device = isRam ? 'ram' : this.#registry.find(idstr, instanceId);
+    if (device === undefined) {
+      throw new MigrationError(
+        'SECTION_UNKNOWN',
+        `Unknown section or instance '${idstr}' ${instanceId}. Make sure that your current VM setup matches your saved VM setup, including any hotplugged devices`,
+        {
+          expected: this.#registry.devices.map((known) => known.idstr).join(', '),
+          offset,
+          path: [idstr],
+          likely: 'The source has a device that this side lacks, or has it at another address',
+        },
+      );
+    }
+    const local = device === 'ram' ? RAM_SECTION.version : device.version;
+    if (version > local) {
+      throw new MigrationError(
+        'SECTION_VERSION',
+        `unsupported version ${version} for '${idstr}' v${local}`,
+        {
+          offset,
+          path: [idstr],
+          likely: 'The source is a newer release: use the older machine type on both sides',
+        },
+      );
+    }
+    const begun: IncomingSection = { start: head, device };
+    if (head.kind === 'start') this.#begun.set(head.sectionId, begun);
+    return begun;
+  }
+}
