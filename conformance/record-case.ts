@@ -24,7 +24,7 @@ export interface RecordCase {
   readonly load?: MigrationSettings;
   /** Where it loads `stream.qevm` from. */
   readonly loadUri: string;
-  run(source: QemuProcess, settings: MigrationSettings): Promise<RecordedMigration>;
+  run(source: QemuProcess, recordCase: RecordCase): Promise<RecordedMigration>;
 }
 
 /** What came of it. */
@@ -52,10 +52,10 @@ export const precopy: Omit<RecordCase, 'name'> = {
 
 async function recordPrecopy(
   source: QemuProcess,
-  settings: MigrationSettings,
+  recordCase: RecordCase,
 ): Promise<RecordedMigration> {
   await using recorder = await TcpRecorder.listen();
-  await source.migrate(recorder.uri, settings);
+  await source.migrate(recorder.uri, recordCase);
   return { recording: await recorder.finished };
 }
 

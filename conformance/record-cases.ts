@@ -1,21 +1,13 @@
-import type { MigrationSettings, QemuProcess } from './qemu.ts';
-import { precopy, type RecordCase, type RecordedMigration, startMachine } from './record-case.ts';
+import type { QemuProcess } from './qemu.ts';
+import { precopy, type RecordCase, type RecordedMigration } from './record-case.ts';
 import { modeCases } from './record-modes.ts';
+import { postcopyCases } from './record-postcopy.ts';
 import { targetCases } from './record-targets.ts';
 import { zooCases } from './record-zoo.ts';
 import { TcpRecorder } from './tcp-recorder.ts';
 
-const { load: _, ...withoutLoad } = precopy;
 /** An empty disk that needs no file. */
 const nullDisk = ['-blockdev', 'driver=null-co,node-name=disk0,size=1048576,read-zeroes=on'];
-
-const postcopy: RecordCase = {
-  ...withoutLoad, // it needs a return path, which no file has
-  name: 'postcopy',
-  capabilities: ['postcopy-ram'],
-  parameters: { 'max-bandwidth': 200_000, 'max-postcopy-bandwidth': 300_000 },
-  run: recordPostcopy,
-};
 
 /** Every case, in the order of recording. */
 export const recordCases: readonly RecordCase[] = [
@@ -47,7 +39,7 @@ export const recordCases: readonly RecordCase[] = [
     parameters: { 'max-bandwidth': 2_000_000, 'downtime-limit': 1 },
     run: recordXbzrle,
   },
-  postcopy,
+  ...postcopyCases,
   ...zooCases,
   ...modeCases,
   ...targetCases,
@@ -59,10 +51,10 @@ export const recordCases: readonly RecordCase[] = [
  */
 async function recordXbzrle(
   source: QemuProcess,
-  settings: MigrationSettings,
+  recordCase: RecordCase,
 ): Promise<RecordedMigration> {
   await using recorder = await TcpRecorder.listen();
-  await source.startMigration(recorder.uri, settings);
+  await source.startMigration(recorder.uri, recordCase);
   await source.waitForMigrationInfo(
     ({ ram }) => (ram?.['dirty-sync-count'] ?? 0) >= 2,
     'start a second round',
@@ -77,24 +69,4 @@ async function recordXbzrle(
   });
   await source.waitForMigration();
   return { recording: await recorder.finished };
-}
-
-/** Switches to postcopy in the first round, so that most of the guest's pages are still missing. */
-async function recordPostcopy(
-  source: QemuProcess,
-  settings: MigrationSettings,
-): Promise<RecordedMigration> {
-  const { capabilities = [] } = settings;
-  await using destination = await startMachine(source.peer, postcopy, 'defer');
-  await using recorder = await TcpRecorder.listen(await destination.listenTcp({ capabilities }));
-  await source.startMigration(recorder.uri, settings);
-  await source.waitForMigration(['active']);
-  await source.qmp.execute('migrate-start-postcopy');
-  await source.waitForMigration();
-  await destination.waitForMigration();
-  const marks = await destination.waitForMarks(5);
-  if (marks.some(({ wrongWords }) => wrongWords > 0)) {
-    throw new Error(`the guest found wrong words after postcopy: ${destination.serialText}`);
-  }
-  return { recording: await recorder.finished, firstPassAtDestination: marks[0]!.pass };
 }

@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { MigrationSettings, QemuProcess } from './qemu.ts';
+import { addDirtyBitmaps, bitmapNode } from './dirty-bitmaps.ts';
+import type { QemuProcess } from './qemu.ts';
 import { precopy, type RecordCase, type RecordedMigration, startMachine } from './record-case.ts';
 import { TcpRecorder } from './tcp-recorder.ts';
 
@@ -62,9 +63,12 @@ export const modeCases: readonly RecordCase[] = [
   withCapability({
     ...precopy,
     name: 'dirty-bitmaps',
-    args: ['-blockdev', 'driver=null-co,node-name=disk0,size=67108864,read-zeroes=on'],
+    args: bitmapNode,
     capabilities: ['dirty-bitmaps'],
-    run: recordDirtyBitmaps,
+    run: async (source, recordCase) => {
+      await addDirtyBitmaps(source);
+      return precopy.run(source, recordCase);
+    },
   }),
   {
     ...withCapability({
@@ -108,29 +112,8 @@ function withCapability(recordCase: RecordCase): RecordCase {
   return { ...recordCase, load: { capabilities: recordCase.capabilities } };
 }
 
-async function recordDirtyBitmaps(
-  source: QemuProcess,
-  settings: MigrationSettings,
-): Promise<RecordedMigration> {
-  const add = (name: string, granularity: number, disabled: boolean): Promise<unknown> =>
-    source.qmp.execute('block-dirty-bitmap-add', { node: 'disk0', name, granularity, disabled });
-  const write = (range: string): Promise<unknown> =>
-    source.qmp.execute('human-monitor-command', {
-      'command-line': `qemu-io disk0 "write ${range}"`,
-    });
-  await add('coarse', 65_536, false);
-  await add('fine', 4096, false);
-  await write('128k 200k');
-  await add('empty', 65_536, true);
-  await write('48M 4k');
-  return precopy.run(source, settings);
-}
-
-async function recordFile(
-  source: QemuProcess,
-  settings: MigrationSettings,
-): Promise<RecordedMigration> {
-  await source.migrate('file:stream.qevm', settings);
+async function recordFile(source: QemuProcess, recordCase: RecordCase): Promise<RecordedMigration> {
+  await source.migrate('file:stream.qevm', recordCase);
   const forward = new Uint8Array(readFileSync(join(source.directory, 'stream.qevm')));
   return { recording: { forward, backward: new Uint8Array() } };
 }
@@ -138,10 +121,9 @@ async function recordFile(
 /** The guest runs on behind its snapshot: only one who loads it can tell where it was. */
 async function recordBackgroundSnapshot(
   source: QemuProcess,
-  settings: MigrationSettings,
+  recordCase: RecordCase,
 ): Promise<RecordedMigration> {
-  const recorded = await precopy.run(source, settings);
-  const recordCase = modeCases.find(({ name }) => name === 'background-snapshot')!;
+  const recorded = await precopy.run(source, recordCase);
   await using loaded = await startMachine(source.peer, recordCase, 'defer');
   writeFileSync(join(loaded.directory, 'stream.qevm'), recorded.recording.forward);
   await loaded.listen('exec:cat stream.qevm');
@@ -151,9 +133,9 @@ async function recordBackgroundSnapshot(
 
 async function recordMultifd(
   source: QemuProcess,
-  settings: MigrationSettings,
+  recordCase: RecordCase,
 ): Promise<RecordedMigration> {
   await using recorder = await TcpRecorder.listen(undefined, 3);
-  await source.migrate(recorder.uri, settings);
+  await source.migrate(recorder.uri, recordCase);
   return { recording: await recorder.finished };
 }

@@ -23,14 +23,15 @@ const pciDevices: readonly string[] = [
   ...['-device', 'VGA,vgamem_mb=1,romfile='],
 ];
 
+/** A q35 full of devices. */
+export const q35Zoo: Pick<RecordCase, 'firmware' | 'args'> = {
+  firmware: 'flash',
+  args: [...pciDevices, ...nullDisk('disk2'), '-device', 'ide-hd,bus=ide.0,drive=disk2'],
+};
+
 /** Machines full of devices. */
 export const zooCases: readonly RecordCase[] = [
-  {
-    ...precopy,
-    name: 'zoo-q35',
-    firmware: 'flash',
-    args: [...pciDevices, ...nullDisk('disk2'), '-device', 'ide-hd,bus=ide.0,drive=disk2'],
-  },
+  { ...precopy, name: 'zoo-q35', ...q35Zoo },
   {
     ...precopy,
     name: 'zoo-pc',

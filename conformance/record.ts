@@ -43,10 +43,7 @@ async function record(peer: Peer, recordCase: RecordCase): Promise<string> {
   const { name, target, machine, firmware, guest, capabilities, parameters } = recordCase;
   const isOurGuest = !(firmware instanceof Uint8Array);
   await using source = await startSource(peer, recordCase);
-  const { recording, firstPassAtDestination, lastPass } = await recordCase.run(source, {
-    capabilities,
-    parameters,
-  });
+  const { recording, firstPassAtDestination, lastPass } = await recordCase.run(source, recordCase);
   const info = await source.qmp.execute('query-migrate');
   if (source.marks.some(({ wrongWords }) => wrongWords > 0)) {
     throw new Error(`the guest found wrong words: ${source.serialText}`);

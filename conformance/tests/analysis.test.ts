@@ -15,6 +15,8 @@ const unreadable: Readonly<Record<string, string>> = {
   'machine-2.2': 'OSError: [Errno 22] Invalid argument',
   'no-vmdesc': 'OSError: [Errno 22] Invalid argument',
   postcopy: 'OSError: [Errno 22] Invalid argument',
+  'postcopy-bitmaps': 'OSError: [Errno 22] Invalid argument',
+  'postcopy-zoo': 'OSError: [Errno 22] Invalid argument',
   // A configuration with subsections, and before 10.0 the vmdesc does not tell of them.
   '5.2/ignore-shared': 'Exception: Unknown section type: 5',
   '7.2/ignore-shared': 'Exception: Unknown section type: 5',

@@ -1,6 +1,7 @@
-import { decodeDevices, type PageCounts } from '@wherry/snapshot';
+import { decodeDevices, type PageCounts, type StreamModel } from '@wherry/snapshot';
 import { describe, expect, test } from 'vitest';
 import { listFixtures, loadFixture } from '../fixtures.ts';
+import { releases } from '../peers/peers.ts';
 import { walkStream } from '../walk-stream.ts';
 
 /** Without footers and without vmdesc. */
@@ -12,7 +13,8 @@ describe.each(fixtures.filter((fixture) => !(fixture.case in refused)))(
   ({ release, case: name }) => {
     const { stream, meta } = loadFixture(release, name);
     const model = walkStream(stream);
-    const hasVmdesc = name !== 'postcopy' && name !== 'no-vmdesc';
+    const isPostcopy = name.startsWith('postcopy');
+    const hasVmdesc = !isPostcopy && name !== 'no-vmdesc';
 
     test('ends where it ends', () => {
       expect(model).toMatchObject({ endOffset: stream.length, trailingBytes: 0, omittedItems: 0 });
@@ -59,7 +61,7 @@ describe.each(fixtures.filter((fixture) => !(fixture.case in refused)))(
       const isPc = meta.machine.startsWith('pc-');
       expect(devices.length).toBeGreaterThan(isPc ? 20 : 12);
       if (!hasVmdesc) {
-        const why = name === 'postcopy' ? 'postcopy' : 'no vmdesc';
+        const why = isPostcopy ? 'postcopy' : 'no vmdesc';
         expect(devices.every(({ note }) => note?.includes(why))).toBe(true);
         return;
       }
@@ -89,7 +91,7 @@ describe.each(fixtures.filter((fixture) => !(fixture.case in refused)))(
 
 function commandsOf(name: string, machine: string, release: string): string[] {
   if (name === 'dirty-bitmaps') return ['postcopy-advise'];
-  if (name !== 'postcopy') {
+  if (!name.startsWith('postcopy')) {
     // Of machine types of 10.0 and later; microvm has no versions, only what its release has.
     const isNew = machine === 'pc-q35-10.0' || (machine === 'microvm' && Number(release) >= 10);
     return isNew ? ['switchover-start'] : [];
@@ -114,5 +116,57 @@ describe.each(fixtures.filter((fixture) => fixture.case in refused))(
     test('is refused, and the reason is said', () => {
       expect(() => walkStream(loadFixture(release, name).stream)).toThrow(refused[name]);
     });
+  },
+);
+
+describe.each(releases)('of QEMU %s', (release) => {
+  const model = (name: string): StreamModel => walkStream(loadFixture(release, name).stream);
+
+  test.each(['dirty-bitmaps', 'postcopy-bitmaps'])('%s holds the bits that were set', (name) => {
+    const of = { node: 'disk0', persistent: false, isComplete: true, coveredBytes: 64 << 20 };
+    expect(model(name).dirtyBitmaps).toMatchObject([
+      { ...of, name: 'empty', granularityBytes: 65_536, enabled: false, setBits: 0 },
+      { ...of, name: 'fine', granularityBytes: 4096, enabled: true, setBits: 51 },
+      { ...of, name: 'coarse', granularityBytes: 65_536, enabled: true, setBits: 5 },
+    ]);
+  });
+
+  test('the live sections are those of the machine', () => {
+    const idstrs = listFixtures()
+      .filter((fixture) => fixture.release === release && !(fixture.case in refused))
+      .map(({ case: name }) => [name, model(name).liveSections?.map(({ idstr }) => idstr)])
+      .filter(([, sections]) => sections?.length !== 0);
+    const isIn = (known: string): boolean =>
+      fixtures.some((fixture) => fixture.release === release && fixture.case === known);
+    expect(Object.fromEntries(idstrs)).toEqual({
+      ...(isIn('block') ? { block: ['block'] } : {}),
+      'dirty-bitmaps': ['dirty-bitmap'],
+      'postcopy-bitmaps': ['dirty-bitmap'],
+      ...(isIn('ppc64') ? { ppc64: ['spapr/htab'] } : {}),
+      ...(isIn('s390x') ? { s390x: ['s390-storage_attributes'] } : {}),
+    });
+  });
+});
+
+test.each(fixtures.filter((fixture) => fixture.case === 'ppc64'))(
+  'the hash table of $release/$case has the entry that its guest made',
+  ({ release, case: name }) => {
+    const [table] = walkStream(loadFixture(release, name).stream).liveSections;
+    expect(table?.summary).toEqual({
+      'size in bits': 21,
+      'valid entries': 1,
+      'invalid entries': 0,
+    });
+  },
+);
+
+test.each(fixtures.filter((fixture) => fixture.case === 's390x'))(
+  'the storage keys of $release/$case are those of its guest',
+  ({ release, case: name }) => {
+    const devices = decodeDevices(walkStream(loadFixture(release, name).stream));
+    const { state } = [...devices].find(({ device }) => device.idstr === 's390-skeys')!;
+    const keys = state?.find((node) => node.name === 'keys')?.value as Uint8Array;
+    expect(keys.length).toBe(4096);
+    expect(keys[2]).toBe(0x30);
   },
 );

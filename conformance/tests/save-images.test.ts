@@ -1,9 +1,8 @@
 import { createHash } from 'node:crypto';
 import { gunzipSync } from 'node:zlib';
-import { ByteReader, runParser } from '@wherry/bytes';
-import { StreamWalk } from '@wherry/snapshot';
 import { describe, expect, test } from 'vitest';
 import { loadSaveImages } from '../fixtures.ts';
+import { walkStream } from '../walk-stream.ts';
 
 const HEADER_BYTES = 92;
 
@@ -28,12 +27,31 @@ describe.each(loadSaveImages())('what libvirt saved as $meta.format', ({ meta, i
     expect(text.slice(cookieOffset! - 1, cookieOffset! + 8)).toBe('\0<cookie>');
   });
 
-  test.runIf(['raw', 'gzip'].includes(meta.format))('holds a whole stream', () => {
-    const stream = meta.format === 'gzip' ? new Uint8Array(gunzipSync(packed)) : packed;
-    const streamWalk = new StreamWalk();
-    const reader = ByteReader.over(stream);
-    runParser(streamWalk.walk(reader), reader);
-    expect(streamWalk.model.configuration?.machineType).toBe(meta.machine);
-    expect(streamWalk.model).toMatchObject({ endOffset: stream.length, trailingBytes: 0 });
+  if (meta.format === 'raw') {
+    test('is read as a whole', () => {
+      const { container, configuration, endOffset } = walkStream(image);
+      expect(container).toMatchObject({
+        ...{ format: 'libvirt-save', version: 2, compression: 'raw', isPartial: false },
+        ...{ wasRunning: true, streamOffset: HEADER_BYTES + dataBytes! },
+      });
+      expect(container?.xml).toMatch(/^<domain type='qemu'>.*<\/domain>\n$/s);
+      expect(container?.cookie).toMatch(/^<cookie>.*<\/cookie>\n$/s);
+      expect(configuration?.machineType).toBe(meta.machine);
+      expect(endOffset).toBe(image.length);
+    });
+    return;
+  }
+
+  test('is told to be packed, and how', () => {
+    expect(() => walkStream(image)).toThrow(`found ${meta.format}`);
   });
+
+  if (meta.format === 'gzip') {
+    test('holds a whole stream behind it', () => {
+      const stream = new Uint8Array(gunzipSync(packed));
+      const model = walkStream(stream);
+      expect(model.configuration?.machineType).toBe(meta.machine);
+      expect(model).toMatchObject({ endOffset: stream.length, trailingBytes: 0 });
+    });
+  }
 });
