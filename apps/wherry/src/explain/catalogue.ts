@@ -27,3 +27,8 @@ export const CAUSES: readonly Cause[] = CATALOGUE.flatMap(([, causes]) => causes
 export function causeOf(code: string): Cause | undefined {
   return CAUSES.find((cause) => cause.code === code);
 }
+
+/** Finds the cause behind an error of this program's own, by its code. */
+export function causeOfError(code: string): Cause | undefined {
+  return CAUSES.find(({ errors }) => errors?.includes(code));
+}

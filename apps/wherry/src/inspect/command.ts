@@ -1,93 +1,61 @@
-import { closeSync, fstatSync, openSync } from 'node:fs';
-import { decodeDevices, type StreamWalk } from '@wherry/snapshot';
 import { Command } from 'commander';
 import { CliError } from '../cli-error.ts';
-import { fileSource, streamSource } from './byte-source.ts';
-import { type Diagnosis, diagnose, formatDiagnosis } from './diagnosis.ts';
+import { inspectFile, nameOf } from './inspect-file.ts';
+import { type InspectFlags, type InspectOptions, inspectOptions } from './options.ts';
 import { escapeControls, writeAll } from './output.ts';
-import { formatJson } from './report-json.ts';
-import { formatReport } from './report-text.ts';
-import { formatTable } from './table.ts';
-import { type Walked, walkSource } from './walk-source.ts';
 
 /** Makes the command `wherry inspect`. */
 export function inspectCommand(): Command {
   return new Command('inspect')
-    .description('show what a migration stream holds')
-    .argument('<file>', 'a file with a migration stream, or - for standard input')
-    .option('--json', 'print one JSON object (described in docs/inspect.md)')
-    .action((file: string, options: { readonly json?: boolean }) => inspect(file, options));
+    .description('show what a migration stream holds, whole or broken')
+    .argument('[files...]', 'files with a migration stream, or - for standard input')
+    .option('--json', 'print a JSON object for each file (described in docs/inspect.md)')
+    .option('--device <glob>', 'show only devices whose name matches: * any text, ? one character')
+    .option('--at <offset>', 'say what the byte at this offset is (0x… or decimal)')
+    .option('--ram <dir>', 'write each RAM block to a sparse file in this directory')
+    .option('--force', 'let --ram and -x replace files')
+    .option('--as <tool>', "print what another tool prints: analyze-migration, QEMU's analyser")
+    .option('--desc', 'with --as: the description of the devices, not their state')
+    .option('-f, --file <file>', "QEMU's analyser's own option for the file: implies --as")
+    .option('-d, --dump <what>', "QEMU's analyser's own option: state or desc; implies --as")
+    .option(
+      '-x, --extract',
+      "QEMU's analyser's own option: desc.json, state.json and RAM into files here",
+    )
+    .addHelpText(
+      'after',
+      `
+Examples:
+  wherry inspect guest.stream
+  wherry inspect guest.stream --device '*virtio*'
+  wherry inspect guest.stream --at 0x1234
+  wherry inspect guest.stream --ram ./ram
+  wherry inspect guest.stream --json | jq '.devices[].idstr'
+  wherry inspect -f guest.stream -d desc       as scripts/analyze-migration.py
+
+Exit codes: 0 every stream is whole, 1 one is broken, 2 wrong usage.`,
+    )
+    .action((files: readonly string[], flags: InspectFlags) =>
+      inspectAll(inspectOptions(files, flags)),
+    );
 }
 
-/**
- * Prints what a stream holds.
- *
- * @throws CliError 1 when the stream is broken: what comes before the break was printed; 2 when the file cannot be opened
- */
-export async function inspect(
-  path: string,
-  options: { readonly json?: boolean },
-  output: NodeJS.WritableStream = process.stdout,
-): Promise<void> {
-  const { walk, error: broken } = await walkFile(path);
-  const error = broken === undefined ? firstMismatch(walk) : diagnose(broken, walk.path);
-  const pieces =
-    options.json === true
-      ? formatJson(walk.model, error)
-      : printable(formatReport(walk.model, formatTable));
-  await writeAll(output, pieces);
-  if (error !== undefined)
-    throw new CliError(escapeControls(`${nameOf(path)}: ${formatDiagnosis(error)}`), 1);
-}
-
-async function walkFile(path: string): Promise<Walked> {
-  const fd = path === '-' ? undefined : openFile(path);
-  try {
-    return await walkSource(fd === undefined ? streamSource(process.stdin) : fileSource(fd), {});
-  } catch (error) {
-    throw new CliError(`${nameOf(path)}: ${messageOf(error)}`, 1);
-  } finally {
-    if (fd !== undefined) closeSync(fd);
+/** Inspects each file in turn. @throws CliError 1 when one is broken, after the last; 2 for a file that cannot be opened */
+async function inspectAll(options: InspectOptions): Promise<void> {
+  const { files, format } = options;
+  if (files.length === 1) return inspectFile(files[0]!, options);
+  let exitCode = 0;
+  for (const [i, file] of files.entries()) {
+    if (format === 'text') {
+      await writeAll(process.stdout, [`${i === 0 ? '' : '\n'}${escapeControls(nameOf(file))}\n`]);
+    }
+    try {
+      await inspectFile(file, options);
+    } catch (error) {
+      if (!(error instanceof CliError)) throw error;
+      console.error(`wherry: ${error.message}`);
+      exitCode = Math.max(exitCode, error.exitCode);
+    }
   }
-}
-
-function openFile(path: string): number {
-  let fd: number;
-  try {
-    fd = openSync(path, 'r');
-  } catch (error) {
-    throw new CliError(`Cannot read ${path}: ${reasonOf(error)}`, 2);
-  }
-  if (fstatSync(fd).isDirectory()) {
-    closeSync(fd);
-    throw new CliError(`Cannot read ${path}: it is a directory; name a file with a stream`, 2);
-  }
-  return fd;
-}
-
-/** A section that differs from its own description is a damaged stream, though its framing is whole. */
-function firstMismatch(walk: StreamWalk): Diagnosis | undefined {
-  for (const { mismatch } of decodeDevices(walk.model)) {
-    if (mismatch !== undefined) return diagnose(mismatch, []);
-  }
-  return undefined;
-}
-
-function nameOf(path: string): string {
-  return path === '-' ? 'standard input' : path;
-}
-
-function* printable(lines: Iterable<string>): Generator<string> {
-  for (const line of lines) yield `${escapeControls(line)}\n`;
-}
-
-function reasonOf(error: unknown): string {
-  const { code } = error as NodeJS.ErrnoException;
-  if (code === 'ENOENT') return 'there is no such file; check the path';
-  if (code === 'EACCES') return 'permission denied; make it readable, or run as its owner';
-  return messageOf(error);
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  if (exitCode !== 0) throw new CliError('', exitCode);
 }

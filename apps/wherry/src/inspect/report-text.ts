@@ -1,25 +1,86 @@
 import { formatOffset } from '@wherry/bytes';
-import type { CommandModel, ItemModel, StreamModel } from '@wherry/snapshot';
+import type {
+  ContainerModel,
+  DecodedDevice,
+  LocatedModel,
+  StateSchema,
+  StreamModel,
+} from '@wherry/snapshot';
 import { decodeDevices, noteWithout } from '@wherry/snapshot';
 import { formatBytes } from '../sizes.ts';
-import { diagnose, formatDiagnosis } from './diagnosis.ts';
+import { type Diagnosis, diagnose } from './diagnosis.ts';
+import { formatItems } from './report-items.ts';
+import { formatRam } from './report-ram.ts';
 import { formatTree } from './report-tree.ts';
+import { formatValue } from './report-value.ts';
 import { formatUuid } from './uuid.ts';
 
+/** What of a stream is reported, and how. */
+export interface ReportOptions {
+  readonly file: string;
+  /** Which devices are shown; all when absent. */
+  readonly isShown: ((idstr: string) => boolean) | undefined;
+  /** Width of the terminal. */
+  readonly columns: number;
+  /** Describes the devices that the stream does not. */
+  readonly schema: StateSchema | undefined;
+  /** What the stream was unpacked from. */
+  readonly packed: string | undefined;
+  /** The files that RAM was written to, by block. */
+  readonly ramFiles: ReadonlyMap<string, string> | undefined;
+  /** Hears of each section that its description does not fit: a damaged stream, though its framing is whole. */
+  readonly onMismatch: (diagnosis: Diagnosis) => void;
+}
+
 /** Writes what a stream holds for people, line by line. */
-export function* formatReport(
-  model: StreamModel,
-  table: (head: readonly string[], rows: readonly (readonly string[])[]) => string,
-): Generator<string> {
-  if (model.version === undefined) return;
-  yield `Migration stream, version ${model.version}`;
+export function* formatReport(model: StreamModel, options: ReportOptions): Generator<string> {
+  const { container, version, items } = model;
+  const { packed } = options;
+  if (container === undefined && version === undefined && items.length === 0) return;
+  if (container !== undefined) yield* formatContainer(container);
+  if (packed !== undefined) yield `Unpacked from ${packed}: offsets count in what came out`;
+  yield version === undefined
+    ? 'Migration stream without a header'
+    : `Migration stream, version ${version}`;
   yield* formatConfiguration(model);
-  yield* formatRam(model, table);
-  yield '';
-  yield 'Items in their order';
-  yield* formatItems(model);
-  yield* formatDevices(model);
+  yield* formatRam(model, options);
+  yield* formatLive(model);
+  if (options.isShown === undefined) {
+    yield '';
+    yield 'Items in their order';
+    yield* formatItems(model);
+  }
+  yield* formatDevices(model, options);
   yield* formatEnd(model);
+}
+
+/** Says what the byte is that was asked for. */
+export function* formatLocated(located: LocatedModel): Generator<string> {
+  const { offset, path, what, range, value } = located;
+  yield `Byte ${formatOffset(offset)}`;
+  yield `  is        ${what}`;
+  yield `  in        ${path.join(' > ')}`;
+  const { lengthBytes } = range;
+  const end = range.offset + lengthBytes;
+  yield `  range     ${formatOffset(range.offset)} to ${formatOffset(end)}, ${lengthBytes} byte${lengthBytes === 1 ? '' : 's'}`;
+  if (value === undefined) return;
+  const text =
+    typeof value === 'string'
+      ? JSON.stringify(value)
+      : formatValue({ name: '', type: '', offset, lengthBytes, value });
+  yield `  value     ${text}`;
+}
+
+function* formatContainer(container: ContainerModel): Generator<string> {
+  const { version, compression, wasRunning, isPartial, xml, streamOffset } = container;
+  yield `libvirt save image, version ${version}`;
+  const [, name] = /<name>([^<]*)<\/name>/.exec(xml) ?? [];
+  if (name !== undefined) yield `Domain           ${name}`;
+  yield `Guest            ${wasRunning ? 'was running' : 'was paused'}`;
+  if (isPartial) yield 'Unfinished       libvirt had not written all of it';
+  const packed = compression === 'raw' ? 'not compressed' : compression;
+  yield `Stream           ${packed}, at ${formatOffset(streamOffset)}`;
+  yield '';
 }
 
 function* formatConfiguration({ configuration }: StreamModel): Generator<string> {
@@ -34,104 +95,53 @@ function* formatConfiguration({ configuration }: StreamModel): Generator<string>
   if (uuid !== undefined) yield `UUID             ${formatUuid(uuid)}`;
 }
 
-function* formatRam(
-  { ram }: StreamModel,
-  table: (head: readonly string[], rows: readonly (readonly string[])[]) => string,
-): Generator<string> {
-  if (ram === undefined) return;
-  const { blocks, targetPageBytes, totalBytes } = ram;
-  const isMapped = blocks.some(({ mapped }) => mapped !== undefined);
-  const hasGpa = blocks.some(({ gpa }) => gpa !== undefined);
-  yield '';
-  yield `RAM: ${blocks.length} blocks, ${formatBytes(totalBytes)}, target page ${targetPageBytes} bytes`;
-  const hasPageBytes = blocks.some(({ pageBytes }) => pageBytes !== undefined);
-  const head = ['RAM block', 'size'];
-  if (hasPageBytes) head.push('host page');
-  if (hasGpa) head.push('address');
-  if (isMapped) head.push('in the file', 'bitmap at', 'pages at');
-  else head.push('page', 'zero', 'xbzrle', 'compress');
-  const rows = blocks.map(({ name, usedBytes, pageBytes, gpa, mapped, pages }) => {
-    const row = [name, formatBytes(usedBytes)];
-    if (hasPageBytes) row.push(pageBytes === undefined ? '' : formatBytes(pageBytes));
-    if (hasGpa) row.push(gpa === undefined ? '' : `0x${gpa.toString(16)}`);
-    const { page, zero, xbzrle, compress } = pages;
-    const counts = isMapped
-      ? [pages.mapped, mapped?.bitmapOffset ?? 0, mapped?.pagesOffset ?? 0]
-      : [page, zero, xbzrle, compress];
-    return [...row, ...counts.map(String)];
-  });
-  yield table(head, rows);
-  if (ram.multifdFlushes > 0) {
-    yield `multifd: ${ram.multifdFlushes} flushes; the pages went through its channels`;
+function* formatLive({ dirtyBitmaps = [], liveSections }: StreamModel): Generator<string> {
+  if (dirtyBitmaps.length > 0) {
+    yield '';
+    yield 'Dirty bitmaps';
+  }
+  for (const bitmap of dirtyBitmaps) {
+    const { node, name, granularityBytes, setBits, coveredBytes, enabled, persistent } = bitmap;
+    const marks = [
+      enabled ? '' : 'disabled',
+      persistent ? 'persistent' : '',
+      bitmap.isComplete ? '' : 'not complete',
+    ].filter((mark) => mark !== '');
+    yield `  ${node}/${name}: ${setBits} bits of ${formatBytes(granularityBytes)} set, over ${formatBytes(coveredBytes)}${marks.length > 0 ? ` (${marks.join(', ')})` : ''}`;
+  }
+  const others = liveSections.filter(({ idstr }) => idstr !== 'dirty-bitmap');
+  if (others.length > 0) {
+    yield '';
+    yield 'Live sections';
+  }
+  for (const { idstr, instanceId, version, bodyBytes, summary } of others) {
+    const facts = Object.entries(summary ?? {}).map(([name, value]) => `${name} ${value}`);
+    yield `  ${idstr}, instance ${instanceId}, version ${version}, ${bodyBytes} bytes${facts.length > 0 ? `: ${facts.join(', ')}` : ''}`;
   }
 }
 
-function* formatItems({ items, omittedItems }: StreamModel): Generator<string> {
-  for (let i = 0; i < items.length; i++) {
-    const item = items[i]!;
-    const line = (text: string): string =>
-      `  0x${item.offset.toString(16).padEnd(10)}${item.packaged ? '  ' : ''}${text}`;
-    if (item.type === 'section' && item.kind === 'full') {
-      let [count, bytes] = [0, 0];
-      for (let next: ItemModel | undefined = item; isFull(next); next = items[++i]) {
-        count++;
-        bytes += next.lengthBytes;
-      }
-      i--;
-      yield line(`full     ${count} device section${count === 1 ? '' : 's'}, ${bytes} bytes`);
-    } else if (item.type === 'section') {
-      const times = item.count === 1 ? '' : ` × ${item.count}`;
-      const { kind, idstr, sectionId, lengthBytes } = item;
-      yield line(`${kind.padEnd(8)} ${idstr} (section ${sectionId})${times}, ${lengthBytes} bytes`);
-    } else if (item.type === 'command') {
-      yield line(`command  ${formatCommand(item.command)}`);
-    } else {
-      yield line('eof');
-    }
-  }
-  if (omittedItems > 0) yield `  and ${omittedItems} more items`;
-}
-
-function isFull(item: ItemModel | undefined): item is ItemModel & { readonly type: 'section' } {
-  return item?.type === 'section' && item.kind === 'full';
-}
-
-function formatCommand(command: CommandModel): string {
-  switch (command.name) {
-    case 'ping':
-      return `ping ${command.value < 10 ? '' : '0x'}${command.value.toString(16)}`;
-    case 'postcopy-advise': {
-      const { ram } = command;
-      if (ram === undefined) return 'postcopy-advise (dirty bitmaps only)';
-      return `postcopy-advise (page sizes 0x${ram.pageSizesSummary.toString(16)}, target page 0x${ram.targetPageBytes.toString(16)})`;
-    }
-    case 'postcopy-ram-discard': {
-      const { block, ranges, lengthBytes } = command;
-      return `postcopy-ram-discard ${block}: ${lengthBytes} bytes in ${ranges} range${ranges === 1 ? '' : 's'}`;
-    }
-    case 'packaged':
-      return `packaged, ${command.lengthBytes} bytes:`;
-    case 'recv-bitmap':
-      return `recv-bitmap ${command.block}`;
-    default:
-      return command.name;
-  }
-}
-
-function* formatDevices(model: StreamModel): Generator<string> {
+function* formatDevices(model: StreamModel, { isShown, schema, onMismatch }: ReportOptions): Generator<string> {
   if (model.devices.length === 0) return;
-  const isDecodable = model.vmdesc !== undefined;
+  const isDecodable = model.vmdesc !== undefined || schema !== undefined;
+  let shown = 0;
   yield '';
   yield `Devices: ${model.devices.length}${isDecodable ? '' : `, ${noteWithout(model)}`}`;
-  for (const { device, state, note, mismatch } of decodeDevices(model)) {
-    const { idstr, instanceId, version, offset, bodyLengthBytes, sectionId } = device;
-    yield `  ${idstr}, instance ${instanceId}, version ${version} (section ${sectionId}, ${bodyLengthBytes} bytes at 0x${offset.toString(16)})`;
-    if (state !== undefined) yield* formatTree(state, '    ');
-    if (note !== undefined && isDecodable) yield `    ${note}`;
-    if (mismatch !== undefined) {
-      yield `    not decoded: ${formatDiagnosis(diagnose(mismatch, [])).replaceAll('\n', '\n    ')}`;
-    }
+  for (const decoded of decodeDevices(model, { schema })) {
+    if (decoded.mismatch !== undefined) onMismatch(diagnose(decoded.mismatch, []));
+    if (isShown !== undefined && !isShown(decoded.device.idstr)) continue;
+    shown++;
+    yield* formatDevice(decoded, isDecodable);
   }
+  if (shown === 0) yield '  none of them matches --device';
+}
+
+function* formatDevice(decoded: DecodedDevice, isDecodable: boolean): Generator<string> {
+  const { device, state, note, mismatch } = decoded;
+  const { idstr, instanceId, version, offset, bodyLengthBytes, sectionId } = device;
+  yield `  ${idstr}, instance ${instanceId}, version ${version} (section ${sectionId}, ${bodyLengthBytes} bytes at 0x${offset.toString(16)})`;
+  if (state !== undefined) yield* formatTree(state, '    ');
+  if (note !== undefined && isDecodable) yield `    ${note}`;
+  if (mismatch !== undefined) yield `    breaks here: ${mismatch.message}`;
 }
 
 function* formatEnd(model: StreamModel): Generator<string> {
@@ -146,5 +156,5 @@ function* formatEnd(model: StreamModel): Generator<string> {
   yield `The stream ends at ${formatOffset(endOffset)}: EOF at ${formatOffset(eofOffset)}, ${description}.`;
   yield trailingBytes === 0
     ? 'Nothing follows it.'
-    : `${trailingBytes} bytes follow it that do not belong to it.`;
+    : `${trailingBytes} bytes follow it that do not belong to it (cause TRAILING_BYTES).`;
 }

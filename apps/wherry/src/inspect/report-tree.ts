@@ -1,84 +1,59 @@
 import type { StateNode } from '@wherry/vmstate';
+import { formatValue, isZero } from './report-value.ts';
 
-const SHOWN_BYTES = 16;
 const SHOWN_ELEMENTS = 16;
+const SHOWN_ZERO_NAMES = 12;
 
-/** Writes decoded device state as an indented tree; what is all zero is folded into one line. */
+/** Writes decoded device state as an indented tree: what is set first, then the names of what is zero. */
 export function* formatTree(nodes: readonly StateNode[], indent: string): Generator<string> {
+  const zero: StateNode[] = [];
   for (const node of nodes) {
-    const { children } = node;
-    if (children === undefined) {
-      yield `${indent}${node.name} = ${formatLeaf(node)}`;
-    } else if (node.type !== 'subsection' && children.length > 0 && isZero(node)) {
-      yield `${indent}${node.name}${countOf(node)}: all zero (${node.lengthBytes} bytes)`;
-    } else if (node.type === 'array' && children.every((child) => child.children === undefined)) {
-      yield `${indent}${node.name}${countOf(node)} = ${formatElements(children)}`;
-    } else {
-      const kind = node.type === 'subsection' ? 'subsection ' : '';
-      yield `${indent}${kind}${node.name}${countOf(node)}`;
-      yield* formatChildren(node, children, `${indent}  `);
-    }
+    if (isZero(node)) zero.push(node);
+    else yield* formatNode(node, indent);
+  }
+  if (zero.length === 0) return;
+  const names = zero.slice(0, SHOWN_ZERO_NAMES).map((node) => node.name + countOf(node));
+  if (zero.length > names.length) names.push(`${zero.length - names.length} more`);
+  yield `${indent}zero: ${names.join(', ')}`;
+}
+
+function* formatNode(node: StateNode, indent: string): Generator<string> {
+  const { children } = node;
+  if (children === undefined) {
+    yield `${indent}${node.name} = ${formatValue(node)}`;
+  } else if (node.type === 'array' && children.every((child) => child.children === undefined)) {
+    yield `${indent}${node.name}${countOf(node)} = ${formatElements(node, children)}`;
+  } else {
+    const kind = node.type === 'subsection' ? 'subsection ' : '';
+    yield `${indent}${kind}${node.name}${countOf(node)}`;
+    if (node.type === 'array') yield* formatStructs(children, `${indent}  `);
+    else yield* formatTree(children, `${indent}  `);
   }
 }
 
-function* formatChildren(
-  node: StateNode,
-  children: readonly StateNode[],
-  indent: string,
-): Generator<string> {
-  if (node.type !== 'array') {
-    yield* formatTree(children, indent);
-    return;
+/** Large arrays of structs, such as queues, are mostly untouched. */
+function* formatStructs(elements: readonly StateNode[], indent: string): Generator<string> {
+  let zero = 0;
+  for (const element of elements) {
+    if (isZero(element)) zero++;
+    else yield* formatNode({ ...element, name: `[${element.name}]` }, indent);
   }
-  // Large arrays of structs, such as queues, are mostly untouched.
-  const used = children.filter((child) => !isZero(child));
-  for (const child of used) yield* formatTree([{ ...child, name: `[${child.name}]` }], indent);
-  const folded = children.length - used.length;
-  if (folded > 0) yield `${indent}${folded} further elements: all zero`;
+  if (zero > 0) yield `${indent}zero: ${zero} element${zero === 1 ? '' : 's'}`;
 }
 
 function countOf(node: StateNode): string {
   return node.type === 'array' ? `[${node.children?.length ?? 0}]` : '';
 }
 
-function formatElements(elements: readonly StateNode[]): string {
-  if (elements.length <= SHOWN_ELEMENTS) {
-    return elements.map((element) => formatLeaf(element)).join(', ');
-  }
+function formatElements(array: StateNode, elements: readonly StateNode[]): string {
+  // What an element is, its array's name tells.
+  const format = (element: StateNode): string => formatValue({ ...element, name: array.name });
+  if (elements.length <= SHOWN_ELEMENTS) return elements.map(format).join(', ');
   const used = elements.filter((element) => !isZero(element));
-  const shown = used.slice(0, SHOWN_ELEMENTS).map(({ name, ...rest }) => {
-    return `[${name}] ${formatLeaf({ name, ...rest })}`;
-  });
+  const shown = used
+    .slice(0, SHOWN_ELEMENTS)
+    .map((element) => `[${element.name}] ${format(element)}`);
   if (used.length > shown.length) shown.push(`… ${used.length - shown.length} more that are set`);
   if (used.length < elements.length) shown.push(`${elements.length - used.length} zero`);
   return shown.join(', ');
-}
-
-function formatLeaf(node: StateNode): string {
-  const { value, type } = node;
-  if (value === undefined) return '';
-  if (value instanceof Uint8Array) return formatBytes(value);
-  if (typeof value === 'boolean') return `${value}`;
-  if (type === 'timer') return BigInt(value) === -1n ? 'not armed' : `${value} ns`;
-  const magnitude = value < 0 ? -value : value;
-  return magnitude < 10
-    ? `${value}`
-    : `${value} (${value < 0 ? '-' : ''}0x${magnitude.toString(16)})`;
-}
-
-function formatBytes(bytes: Uint8Array): string {
-  const { length } = bytes;
-  if (length === 0) return 'no bytes';
-  if (length > 1 && bytes.every((byte) => byte === 0)) return `zero × ${length}`;
-  const hex = [...bytes.subarray(0, SHOWN_BYTES)].map((byte) => byte.toString(16).padStart(2, '0'));
-  return length <= SHOWN_BYTES ? hex.join(' ') : `${hex.join(' ')} … (${length} bytes)`;
-}
-
-function isZero(node: StateNode): boolean {
-  const { value, children } = node;
-  if (children !== undefined) {
-    return node.type !== 'subsection' && children.every((child) => isZero(child));
-  }
-  if (value instanceof Uint8Array) return value.every((byte) => byte === 0);
-  return value === undefined || value === false || value === 0 || value === 0n;
 }

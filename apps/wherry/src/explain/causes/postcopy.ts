@@ -254,6 +254,5 @@ export const POSTCOPY: readonly Cause[] = [
       'Unable to read bitmap alias string',
       'Error: block device name is not set',
     ],
-    errors: ['BITMAP_INVALID'],
   },
 ];

@@ -126,7 +126,6 @@ export const RAM: readonly Cause[] = [
       'Invalid compressed data length: {length#}',
       'decompress data failed',
     ],
-    errors: ['COMPRESSED_PAGE_INVALID'],
   },
   {
     code: 'MAPPED_RAM_VERSION',

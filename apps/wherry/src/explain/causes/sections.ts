@@ -47,6 +47,7 @@ export const SECTIONS: readonly Cause[] = [
   },
   {
     code: 'NO_FOOTERS',
+    errors: ['FOOTERS_ABSENT'],
     what: 'The sections of the stream have no footers',
     why: 'The sender runs with -global migration.send-section-footer=off, or a machine type up to 2.3.',
     action:
@@ -67,6 +68,13 @@ export const SECTIONS: readonly Cause[] = [
     why: 'Its length was damaged, or its footer was lost, so that what follows was taken for its body.',
     action: 'Save the stream again; compare the sizes at the sender and here.',
     errors: ['SECTION_TOO_LARGE', 'LIMIT_EXCEEDED'],
+  },
+  {
+    code: 'LIVE_SECTION_INVALID',
+    what: 'A live section (dirty bitmaps, block, storage keys) cannot be read by its format',
+    why: 'The stream is damaged, or a newer release wrote something here that this program does not know.',
+    action: 'Look at the place with `wherry inspect --at OFFSET`; migrate again without what the section belongs to.',
+    errors: ['LIVE_SECTION_INVALID'],
   },
   {
     code: 'SECTION_HEAD_CUT',

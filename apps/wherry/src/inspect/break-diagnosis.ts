@@ -1,0 +1,71 @@
+import type { WherryError } from '@wherry/bytes';
+import type { StateSchema, StreamModel, StreamWalk } from '@wherry/snapshot';
+import { type Diagnosis, diagnose } from './diagnosis.ts';
+import { guessFormat, streamOffsetIn } from './guess-format.ts';
+
+/** Says why a walk ended before the stream's end, with the cause that is behind it. */
+export function diagnoseBreak(
+  error: WherryError,
+  walk: StreamWalk,
+  head: Uint8Array,
+  schema: StateSchema | undefined,
+): Diagnosis {
+  const { model, path } = walk;
+  const diagnosis = diagnose(error, path);
+  switch (error.code) {
+    case 'NOT_A_STREAM':
+      return diagnoseHead(diagnosis, head);
+    case 'VERSION_UNSUPPORTED':
+      return { ...diagnosis, cause: error.found === '2' ? 'STREAM_V2' : 'STREAM_VERSION' };
+    case 'UNEXPECTED_END':
+      return { ...diagnosis, ...fieldAtBreak(model, schema, diagnosis), cause: causeOfEnd(model, path, head) };
+    case 'FOOTER_MISSING':
+      // A body whose end was looked for up to the end of the input.
+      if (model.partial?.kind !== 'full' || error.found !== undefined) return diagnosis;
+      return { ...diagnosis, ...fieldAtBreak(model, schema, diagnosis), cause: 'TRUNCATED_IN_DEVICE' };
+    default:
+      return diagnosis;
+  }
+}
+
+function diagnoseHead(diagnosis: Diagnosis, head: Uint8Array): Diagnosis {
+  const guess = guessFormat(head);
+  if (guess !== undefined) {
+    const { cause, format } = guess;
+    return { ...diagnosis, found: `${format}: ${diagnosis.found ?? ''}`, likely: `This is ${format}`, cause };
+  }
+  const offset = streamOffsetIn(head);
+  if (offset === undefined) return diagnosis;
+  return {
+    ...diagnosis,
+    likely: `A stream begins at offset 0x${offset.toString(16)} (${offset})`,
+    cause: 'STREAM_BEGINS_LATER',
+  };
+}
+
+function causeOfEnd(model: StreamModel, path: readonly string[], head: Uint8Array): string {
+  if (head.length === 0) return 'EMPTY_INPUT';
+  const { partial, eofOffset } = model;
+  if (eofOffset !== undefined) return 'TRUNCATED_IN_VMDESC';
+  if (partial !== undefined) {
+    return partial.kind === 'full' ? 'TRUNCATED_IN_DEVICE' : 'TRUNCATED_IN_RAM';
+  }
+  if (path[0] === 'package') return 'PACKAGE_CUT';
+  return model.items.length === 0 ? 'TRUNCATED_IN_HEADER' : 'TRUNCATED_BETWEEN_SECTIONS';
+}
+
+/** Names the field at which a device's state ends, where a schema of the machine was given. */
+function fieldAtBreak(
+  { partial }: StreamModel,
+  schema: StateSchema | undefined,
+  { path }: Diagnosis,
+): { readonly path?: readonly string[] } {
+  if (partial?.body === undefined || schema === undefined) return {};
+  try {
+    schema.decode(partial, partial.body, partial.bodyOffset);
+    return {};
+  } catch (error) {
+    const { path: fields = [] } = error as Partial<WherryError>;
+    return { path: [...path, ...fields.slice(1)] };
+  }
+}
