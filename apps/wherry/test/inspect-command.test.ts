@@ -130,6 +130,8 @@ describe('wherry inspect', () => {
         expected  3904 more bytes
         found     0
         likely    The sender stopped or the connection was cut: look at the sender’s own log
+        do        Look at the sender’s log and at the free space of the disk. Start the migration again.
+        cause     TRUNCATED_IN_RAM (wherry explain TRUNCATED_IN_RAM)
       "
     `);
   });
@@ -144,7 +146,7 @@ describe('wherry inspect', () => {
   });
 
   test.each([
-    ['a gzip file', Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0), 'decompress it first'],
+    ['a gzip file', Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0), 'cannot be unpacked'],
     ['an empty file', new Uint8Array(0), 'ends too early'],
     ['a text', Buffer.from('hello, world'), 'not a migration stream'],
   ])('refuses %s', async (_, bytes, message) => {

@@ -18,11 +18,19 @@ export function diagnoseBreak(
     case 'VERSION_UNSUPPORTED':
       return { ...diagnosis, cause: error.found === '2' ? 'STREAM_V2' : 'STREAM_VERSION' };
     case 'UNEXPECTED_END':
-      return { ...diagnosis, ...fieldAtBreak(model, schema, diagnosis), cause: causeOfEnd(model, path, head) };
+      return {
+        ...diagnosis,
+        ...fieldAtBreak(model, schema, diagnosis),
+        cause: causeOfEnd(model, path, head),
+      };
     case 'FOOTER_MISSING':
       // A body whose end was looked for up to the end of the input.
       if (model.partial?.kind !== 'full' || error.found !== undefined) return diagnosis;
-      return { ...diagnosis, ...fieldAtBreak(model, schema, diagnosis), cause: 'TRUNCATED_IN_DEVICE' };
+      return {
+        ...diagnosis,
+        ...fieldAtBreak(model, schema, diagnosis),
+        cause: 'TRUNCATED_IN_DEVICE',
+      };
     default:
       return diagnosis;
   }
@@ -32,7 +40,12 @@ function diagnoseHead(diagnosis: Diagnosis, head: Uint8Array): Diagnosis {
   const guess = guessFormat(head);
   if (guess !== undefined) {
     const { cause, format } = guess;
-    return { ...diagnosis, found: `${format}: ${diagnosis.found ?? ''}`, likely: `This is ${format}`, cause };
+    return {
+      ...diagnosis,
+      found: `${format}: ${diagnosis.found ?? ''}`,
+      likely: `This is ${format}`,
+      cause,
+    };
   }
   const offset = streamOffsetIn(head);
   if (offset === undefined) return diagnosis;

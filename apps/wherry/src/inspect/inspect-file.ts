@@ -21,7 +21,10 @@ import { walkSource } from './walk-source.ts';
  * @throws CliError 1 when the stream is broken: what comes before the break was printed; 2 when the file cannot be opened
  */
 export async function inspectFile(path: string, options: InspectOptions): Promise<void> {
-  const ram = options.ramDirectory === undefined ? undefined : new RamFiles(options.ramDirectory, options.replace);
+  const ram =
+    options.ramDirectory === undefined
+      ? undefined
+      : new RamFiles(options.ramDirectory, options.replace);
   const walked = await walkFile(path, options, ram);
   const { model } = walked;
   ram?.finish(model, walked.error === undefined);
@@ -38,7 +41,10 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
     ramFiles: ram?.names,
     onMismatch,
   };
-  await writeAll(process.stdout, format(model, options, report, () => error));
+  await writeAll(
+    process.stdout,
+    format(model, options, report, () => error),
+  );
   if (error !== undefined) {
     throw new CliError(escapeControls(`${nameOf(path)}: ${formatDiagnosis(error)}`), 1);
   }
@@ -94,14 +100,14 @@ function format(
       if (located === undefined) report.onMismatch(notReached(options.at, model));
       return located === undefined ? [] : printable(formatLocated(located));
     default:
-      return formatAnalysis(model, options, report.onMismatch, error() === undefined);
+      return formatAnalysis(model, options, report, error() === undefined);
   }
 }
 
 function* formatAnalysis(
   model: StreamModel,
   { format, extractsTo }: InspectOptions,
-  onMismatch: (diagnosis: Diagnosis) => void,
+  { onMismatch, ramFiles }: ReportOptions,
   isWhole: boolean,
 ): Generator<string> {
   if (model.vmdesc?.text === undefined) {
@@ -115,6 +121,7 @@ function* formatAnalysis(
       writeFileSync(join(extractsTo, name), [...pieces].join('').trimEnd());
       yield `${name}\n`;
     }
+    for (const file of ramFiles?.values() ?? []) yield `${file}\n`;
   } else {
     yield* format === 'analyze-desc' ? formatDescription(model) : formatState(model, onMismatch);
   }

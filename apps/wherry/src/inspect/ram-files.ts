@@ -1,5 +1,14 @@
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, ftruncateSync, mkdirSync, openSync, readSync, renameSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  renameSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { inflateSync } from 'node:zlib';
 import type { RamBlockModel, RamSink, StreamModel } from '@wherry/snapshot';
@@ -47,7 +56,8 @@ export class RamFiles implements RamSink {
     this.#flush();
     const { name, usedBytes } = block;
     const known = this.#files.get(name);
-    if (known !== undefined) closeSync(known.fd); // the same stream is walked once more
+    if (known !== undefined)
+      closeSync(known.fd); // the same stream is walked once more
     else this.#totalBytes += usedBytes;
     if (this.#files.size >= MAX_BLOCKS || this.#totalBytes > MAX_TOTAL_BYTES) {
       throw new CliError(
@@ -59,7 +69,10 @@ export class RamFiles implements RamSink {
     if (!this.#replace && known === undefined) {
       for (const existing of [path, partial(path)]) {
         if (!existsSync(existing)) continue;
-        throw new CliError(`${existing} exists: name another directory, or replace it with --force`, 2);
+        throw new CliError(
+          `${existing} exists: name another directory, or replace it with --force`,
+          2,
+        );
       }
     }
     try {
@@ -215,7 +228,12 @@ function partial(path: string): string {
   return `${path}.partial`;
 }
 
-function badPage(block: RamBlockModel, offset: number, expected: string, found: string): StreamError {
+function badPage(
+  block: RamBlockModel,
+  offset: number,
+  expected: string,
+  found: string,
+): StreamError {
   return new StreamError('RAM_RECORD_INVALID', 'A compressed page cannot be expanded', {
     expected,
     found,

@@ -30,7 +30,8 @@ export class ReadProgress {
     const read = `${formatBytes(offset)}${sizeBytes === undefined ? '' : ` of ${formatBytes(sizeBytes)}`}, ${perSecond}/s`;
     const columns = (this.#stream.columns ?? 80) - 1;
     const share = sizeBytes === undefined || sizeBytes === 0 ? undefined : offset / sizeBytes;
-    const bar = share === undefined ? '' : `[${'#'.repeat(Math.round(share * 10)).padEnd(10, '.')}] `;
+    const bar =
+      share === undefined ? '' : `[${'#'.repeat(Math.round(share * 10)).padEnd(10, '.')}] `;
     this.#live(`${bar}${read}  ${this.#name}`.slice(0, columns));
   }
 

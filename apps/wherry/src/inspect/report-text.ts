@@ -120,7 +120,10 @@ function* formatLive({ dirtyBitmaps = [], liveSections }: StreamModel): Generato
   }
 }
 
-function* formatDevices(model: StreamModel, { isShown, schema, onMismatch }: ReportOptions): Generator<string> {
+function* formatDevices(
+  model: StreamModel,
+  { isShown, schema, onMismatch }: ReportOptions,
+): Generator<string> {
   if (model.devices.length === 0) return;
   const isDecodable = model.vmdesc !== undefined || schema !== undefined;
   let shown = 0;

@@ -11,7 +11,9 @@ test('lists what was written, joined', () => {
   ranges.add(2 ** 45, 2 ** 45 + KIB);
   expect([...ranges.within(0, 16 * KIB)]).toEqual([[4 * KIB, 9 * KIB]]);
   expect([...ranges.within(5 * KIB, 6 * KIB)]).toEqual([[5 * KIB, 6 * KIB]]);
-  expect([...ranges.within(2 ** 45 - 2 ** 30, 2 ** 45 + 2 ** 30)]).toEqual([[2 ** 45, 2 ** 45 + KIB]]);
+  expect([...ranges.within(2 ** 45 - 2 ** 30, 2 ** 45 + 2 ** 30)]).toEqual([
+    [2 ** 45, 2 ** 45 + KIB],
+  ]);
 });
 
 test('agrees with a list of granules', () => {

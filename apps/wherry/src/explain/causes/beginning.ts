@@ -82,13 +82,15 @@ export const BEGINNING: readonly Cause[] = [
     code: 'STREAM_BEGINS_LATER',
     what: 'The stream does not begin at the first byte of the input[, but at {offset}]',
     why: 'It was written with an offset (`file:PATH,offset=N`, as libvirt does for mapped-ram), or something else stands before it.',
-    action: 'Give the destination the same offset. `wherry inspect` passes over zeros before the stream; behind anything else, `tail -c +N FILE | wherry inspect -` reads it.',
+    action:
+      'Give the destination the same offset. `wherry inspect` passes over zeros before the stream; behind anything else, `tail -c +N FILE | wherry inspect -` reads it.',
   },
   {
     code: 'LIBVIRT_IMAGE',
     what: 'The libvirt save image or the packed data around the stream cannot be read',
     why: 'The file is cut or damaged, a newer libvirt wrote it, or the program that unpacks it is missing.',
-    action: 'Compare the size with the original; try `virsh save-image-dumpxml FILE`, or unpack the file by hand.',
+    action:
+      'Compare the size with the original; try `virsh save-image-dumpxml FILE`, or unpack the file by hand.',
     errors: ['CONTAINER_INVALID', 'CONTAINER_PACKED'],
   },
   {

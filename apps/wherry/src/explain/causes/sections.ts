@@ -73,7 +73,8 @@ export const SECTIONS: readonly Cause[] = [
     code: 'LIVE_SECTION_INVALID',
     what: 'A live section (dirty bitmaps, block, storage keys) cannot be read by its format',
     why: 'The stream is damaged, or a newer release wrote something here that this program does not know.',
-    action: 'Look at the place with `wherry inspect --at OFFSET`; migrate again without what the section belongs to.',
+    action:
+      'Look at the place with `wherry inspect --at OFFSET`; migrate again without what the section belongs to.',
     errors: ['LIVE_SECTION_INVALID'],
   },
   {

@@ -48,9 +48,7 @@ export function* formatState(
     const [name, value] = analyze();
     yield separator;
     // A map of one member, without the braces around it.
-    yield [...formatPythonJson(new Map([[`${name} (${sectionId})`, value]]))]
-      .join('')
-      .slice(6, -2);
+    yield [...formatPythonJson(new Map([[`${name} (${sectionId})`, value]]))].join('').slice(6, -2);
     separator = ',\n    ';
   }
   yield sections.size === 0 ? '{}\n' : '\n}\n';

@@ -13,7 +13,12 @@ const INDENT = '    ';
 /** Writes JSON as Python's `json` does with an indent of 4: empty lists and objects closed at once, nothing but ASCII. */
 export function* formatPythonJson(value: PythonValue, indent = ''): Generator<string> {
   if (Array.isArray(value)) {
-    yield* formatMembers('[', ']', value.map((item) => ['', item] as const), indent);
+    yield* formatMembers(
+      '[',
+      ']',
+      value.map((item) => ['', item] as const),
+      indent,
+    );
   } else if (typeof value === 'object' && value !== null) {
     const members = value instanceof Map ? [...value] : Object.entries(value);
     yield* formatMembers(
