@@ -100,6 +100,9 @@ export {
 export { describeState } from './tree/describe-state.ts';
 export { addSubsection, dropSubsection, setState } from './tree/edit-state.ts';
 export { encodeState } from './tree/encode-state.ts';
+export type { Schema, SectionHead } from './tree/schema.ts';
+export { schemaFromDump } from './tree/schema-from-dump.ts';
+export { schemaFromVmdesc } from './tree/schema-from-vmdesc.ts';
 export type { StateNode, StateValue } from './tree/state-node.ts';
 export { findState } from './tree/state-path.ts';
 export {

@@ -6,7 +6,7 @@ import { type StateNode, SUBSECTION } from './state-node.ts';
 export type Ends = ReadonlyMap<number, number>;
 
 /** Steps after which the search for a reading ends without a result. */
-const MAX_STEPS = 1 << 21;
+const MAX_STEPS = 1 << 18;
 
 class OutOfSteps extends Error {}
 
@@ -23,7 +23,7 @@ export function findReading(root: RootLayout, bytes: Uint8Array, offset: number)
   try {
     const ways = root.ends(chart, 0).get(bytes.length) ?? 0;
     if (ways === 0) return 'none';
-    return ways === 1 ? root.buildInside(chart, 0, bytes.length) : 'several';
+    return ways === 1 ? chart.build(bytes.length) : 'several';
   } catch (cause) {
     if (cause instanceof OutOfSteps) return 'too many';
     throw cause;
@@ -40,17 +40,38 @@ export interface RootLayout extends Layout {
 export class Chart {
   readonly root: RootLayout;
   readonly cursor: Cursor;
-  readonly #memo = new Map<object, Map<number, unknown>>();
+  /** Where what is being looked at must end at the latest, for what must still follow it. */
+  limit: number;
+  readonly #memo = new Map<
+    object,
+    Map<number, { readonly limit: number; readonly result: unknown }>
+  >();
+  #isBuilding = false;
   #steps = 0;
   #depth = 0;
 
   constructor(root: RootLayout, bytes: Uint8Array, offset: number) {
     this.root = root;
     this.cursor = new Cursor(bytes, offset);
+    this.limit = bytes.length;
   }
 
   get end(): number {
     return this.cursor.bytes.length;
+  }
+
+  /** Reads the whole body, of which there is one reading. */
+  build(end: number): readonly StateNode[] {
+    this.#isBuilding = true;
+    return this.root.buildInside(this, 0, end);
+  }
+
+  /** Looks for ends with so many bytes to follow. */
+  before<T>(restBytes: number, look: () => T): T {
+    this.limit -= restBytes;
+    const result = look();
+    this.limit += restBytes;
+    return result;
   }
 
   /** Counts a step of the search. */
@@ -71,11 +92,21 @@ export class Chart {
   once<T>(layout: object, start: number, make: () => T): T {
     let results = this.#memo.get(layout);
     if (results === undefined) this.#memo.set(layout, (results = new Map()));
-    if (results.has(start)) return results.get(start) as T;
+    const known = results.get(start);
+    if (known !== undefined && (known.limit >= this.limit || this.#isBuilding)) {
+      return known.result as T;
+    }
     this.step();
     const result = make();
-    results.set(start, result);
+    results.set(start, { limit: this.limit, result });
     return result;
+  }
+
+  /** Gives the end of a layout of fixed size. */
+  fixedEnd({ fixedBytes = 0 }: Layout, start: number): Ends {
+    this.step();
+    const end = start + fixedBytes;
+    return new Map(end <= this.limit ? [[end, 1]] : []);
   }
 
   /** Whether the fields of the whole body can end here: at its end or before one of its subsections. */

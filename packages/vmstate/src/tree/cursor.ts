@@ -27,7 +27,11 @@ export class Cursor {
   #nodes = 0;
   #depth = 0;
 
-  constructor(bytes: Uint8Array, base: number) {
+  /** Whether bytes are refused that a type could hold but QEMU does not send. */
+  readonly isStrict: boolean;
+
+  constructor(bytes: Uint8Array, base: number, isStrict = false) {
+    this.isStrict = isStrict;
     this.bytes = bytes;
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.base = base;

@@ -1,4 +1,4 @@
-import type { Chart, Ends } from './chart.ts';
+import { addWays, type Chart, type Ends } from './chart.ts';
 import type { Cursor } from './cursor.ts';
 import { type Layout, LeafLayout } from './layout.ts';
 import { NULL_POINTER, type StateNode } from './state-node.ts';
@@ -6,6 +6,7 @@ import { NULL_POINTER, type StateNode } from './state-node.ts';
 /** Bytes whose number the description does not tell; the reading that fills the body does. */
 export class FreeLayout implements Layout {
   readonly fixedBytes: undefined;
+  readonly fitsAnything = false;
   readonly minBytes: number;
   readonly #type: string;
   readonly #described: Layout;
@@ -22,7 +23,7 @@ export class FreeLayout implements Layout {
 
   ends(chart: Chart, start: number): Ends {
     const ends = new Map<number, number>();
-    for (let end = start + this.minBytes; end <= chart.end; end++) {
+    for (let end = start + this.minBytes; end <= chart.limit; end++) {
       chart.step();
       ends.set(end, 1);
     }
@@ -66,6 +67,7 @@ export class UndescribedArrayLayout extends FreeLayout {
 /** Bytes behind their own count. */
 export class CountedLayout implements Layout {
   readonly fixedBytes: undefined;
+  readonly fitsAnything = false;
   readonly minBytes = 4;
   readonly #type: string;
 
@@ -79,12 +81,44 @@ export class CountedLayout implements Layout {
   }
 
   ends(chart: Chart, start: number): Ends {
-    if (start + 4 > chart.end) return new Map();
+    if (start + 4 > chart.limit) return new Map();
     const end = start + 4 + chart.cursor.view.getUint32(start);
-    return new Map(end <= chart.end ? [[end, 1]] : []);
+    return new Map(end <= chart.limit ? [[end, 1]] : []);
   }
 
   build(chart: Chart, start: number, _end: number, name: string, index?: number): StateNode {
     return chart.readAt(this, start, name, index);
+  }
+}
+
+/** One of several layouts; the reading that fills the body tells which. */
+export class ChoiceLayout implements Layout {
+  readonly fixedBytes: undefined;
+  readonly fitsAnything = false;
+  readonly minBytes: number;
+  readonly #choices: readonly [Layout, ...Layout[]];
+
+  constructor(choices: readonly [Layout, ...Layout[]]) {
+    this.#choices = choices;
+    this.minBytes = Math.min(...choices.map(({ minBytes }) => minBytes));
+  }
+
+  read(cursor: Cursor, name: string, index?: number): StateNode | undefined {
+    return this.#choices[0].read(cursor, name, index);
+  }
+
+  ends(chart: Chart, start: number): Ends {
+    return chart.once(this, start, () => {
+      const ends = new Map<number, number>();
+      for (const layout of this.#choices) {
+        for (const [end, ways] of layout.ends(chart, start)) addWays(ends, end, ways);
+      }
+      return ends;
+    });
+  }
+
+  build(chart: Chart, start: number, end: number, name: string, index?: number): StateNode {
+    const layout = this.#choices.find((choice) => choice.ends(chart, start).has(end))!;
+    return layout.build(chart, start, end, name, index);
   }
 }

@@ -7,6 +7,7 @@ import { NULL_POINTER, type StateNode } from './state-node.ts';
 export class ArrayLayout implements Layout {
   readonly fixedBytes: number | undefined;
   readonly minBytes: number;
+  readonly fitsAnything: boolean;
   readonly #element: Layout;
   readonly #stepsKey: object = {};
   readonly #count: number | undefined;
@@ -20,6 +21,7 @@ export class ArrayLayout implements Layout {
       count === undefined || element.fixedBytes === undefined
         ? undefined
         : count * element.fixedBytes;
+    this.fitsAnything = this.fixedBytes !== undefined && element.fitsAnything;
   }
 
   read(cursor: Cursor, name: string, index?: number): StateNode {
@@ -34,6 +36,7 @@ export class ArrayLayout implements Layout {
   }
 
   ends(chart: Chart, start: number): Ends {
+    if (this.fitsAnything) return chart.fixedEnd(this, start);
     return chart.once(this, start, () => {
       if (this.#count !== undefined) return this.#steps(chart, start).at(-1)!;
       const ends = new Map<number, number>();
@@ -65,6 +68,7 @@ export class ArrayLayout implements Layout {
   }
 
   build(chart: Chart, start: number, end: number, name: string, index?: number): StateNode {
+    if (this.fitsAnything) return chart.readAt(this, start, name, index);
     const steps = this.#steps(chart, start);
     const count = this.#count ?? steps.findIndex((step) => step.has(end));
     const bounds = [end];
@@ -87,6 +91,7 @@ export class ArrayLayout implements Layout {
 export class NullableLayout implements Layout {
   readonly fixedBytes: undefined;
   readonly minBytes = 1;
+  readonly fitsAnything = false;
   readonly #pointee: Layout;
   readonly #none: Layout = new LeafLayout('nullptr', 1);
 
@@ -100,7 +105,8 @@ export class NullableLayout implements Layout {
 
   ends(chart: Chart, start: number): Ends {
     const ends = new Map(this.#pointee.ends(chart, start));
-    if (chart.cursor.bytes[start] === NULL_POINTER) addWays(ends, start + 1, 1);
+    if (chart.cursor.bytes[start] === NULL_POINTER && start < chart.limit)
+      addWays(ends, start + 1, 1);
     return ends;
   }
 
@@ -114,6 +120,7 @@ export class NullableLayout implements Layout {
 export class ListLayout implements Layout {
   readonly fixedBytes: undefined;
   readonly minBytes: number;
+  readonly fitsAnything = false;
   readonly #type: string;
   readonly #elements: readonly Layout[];
   readonly #stepsKey: object = {};
@@ -182,7 +189,7 @@ export class ListLayout implements Layout {
     return chart.once(this.#stepsKey, start, () => {
       const first = start + this.#headBytes;
       const steps: Map<number, number>[] = [];
-      if (first < chart.end) steps.push(new Map([[first, 1]]));
+      if (first < chart.limit) steps.push(new Map([[first, 1]]));
       for (let i = 0; i < steps.length; i++) {
         const next = new Map<number, number>();
         const element = this.#element(i);

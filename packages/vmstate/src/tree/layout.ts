@@ -1,6 +1,6 @@
 import { addWays, type Chart, type Ends, subsectionNameAt } from './chart.ts';
 import type { Cursor } from './cursor.ts';
-import { implausible, type Leaf, leafOf, unlikely } from './leaf.ts';
+import { implausible, isChecked, type Leaf, leafOf, unlikely } from './leaf.ts';
 import type { StateNode } from './state-node.ts';
 
 /**
@@ -11,6 +11,8 @@ export interface Layout {
   /** Bytes of every value; absent where they differ. */
   readonly fixedBytes: number | undefined;
   readonly minBytes: number;
+  /** Whether any bytes of its size fit. */
+  readonly fitsAnything: boolean;
   /** Reads what begins at the cursor; its mismatch is set where that does not fit. */
   read(cursor: Cursor, name: string, index?: number): StateNode | undefined;
   ends(chart: Chart, start: number): Ends;
@@ -21,12 +23,14 @@ export interface Layout {
 export class LeafLayout implements Layout {
   readonly fixedBytes: number;
   readonly minBytes: number;
+  readonly fitsAnything: boolean;
   readonly #type: string;
   readonly #leaf: Leaf | undefined;
 
   constructor(type: string, size: number) {
     this.fixedBytes = size;
     this.minBytes = size;
+    this.fitsAnything = !isChecked(type);
     this.#type = type;
     this.#leaf = leafOf(type, size);
   }
@@ -42,17 +46,16 @@ export class LeafLayout implements Layout {
     if (!cursor.spend()) return undefined;
     const type = this.#type;
     const offset = cursor.base + at;
-    let value: StateNode['value'];
-    if (this.#leaf !== undefined) {
-      value = this.#leaf.read(cursor.view, at);
-    } else {
-      value = cursor.bytes.subarray(at, at + size);
-      const wrong = implausible(type, value);
+    let value = this.#leaf?.read(cursor.view, at);
+    if (value === undefined || cursor.isStrict) {
+      const bytes = cursor.bytes.subarray(at, at + size);
+      const wrong = (cursor.isStrict ? unlikely : implausible)(type, bytes);
       if (wrong !== undefined) {
         cursor.fail(`a ${type}`, wrong);
         cursor.mismatch?.path.unshift(name);
         return undefined;
       }
+      value ??= bytes;
     }
     cursor.at = at + size;
     return index === undefined
@@ -64,7 +67,7 @@ export class LeafLayout implements Layout {
     chart.step();
     const end = start + this.fixedBytes;
     const fits =
-      end <= chart.end &&
+      end <= chart.limit &&
       unlikely(this.#type, chart.cursor.bytes.subarray(start, end)) === undefined;
     return fits ? new Map([[end, 1]]) : NOWHERE;
   }
@@ -97,6 +100,7 @@ export interface Subsections {
 export class GroupLayout implements Layout {
   readonly fixedBytes: number | undefined;
   readonly minBytes: number;
+  readonly fitsAnything: boolean;
   readonly #type: string;
   readonly #description: StateNode['description'];
   readonly #items: readonly Item[];
@@ -129,6 +133,8 @@ export class GroupLayout implements Layout {
     this.#restFixed = restFixed;
     this.minBytes = restMin[0]!;
     this.fixedBytes = subsections.required?.length === 0 ? restFixed[0] : undefined;
+    this.fitsAnything =
+      this.fixedBytes !== undefined && items.every(({ layout }) => layout.fitsAnything);
   }
 
   knowsSubsection(name: string): boolean {
@@ -154,7 +160,10 @@ export class GroupLayout implements Layout {
       const name = required === undefined ? found : required[i]!;
       if (name === undefined) break;
       const layout = this.#subsections.get(name);
-      if (layout === undefined) break;
+      if (layout === undefined) {
+        if (this.#mustKnow(name)) cursor.fail('a subsection that is known', `subsection ${name}`);
+        break;
+      }
       if (name !== found) {
         cursor.fail(`subsection ${name}`, foundAt(cursor, found));
         cursor.mismatch?.path.unshift(name);
@@ -164,6 +173,12 @@ export class GroupLayout implements Layout {
       if (cursor.mismatch !== undefined) break;
     }
     return children;
+  }
+
+  /** Whether QEMU's loader takes a subsection for one of this description by its name, and refuses it if it is none. */
+  #mustKnow(name: string): boolean {
+    const own = this.#description?.name;
+    return own !== undefined && name.length > own.length && name.startsWith(own);
   }
 
   #readSubsection(cursor: Cursor, name: string): StateNode {
@@ -176,6 +191,7 @@ export class GroupLayout implements Layout {
   }
 
   ends(chart: Chart, start: number): Ends {
+    if (this.fitsAnything) return chart.fixedEnd(this, start);
     return chart.once(this, start, () => {
       const ends = new Map<number, number>();
       for (const [at, ways] of this.#steps(chart, start).at(-1)!) {
@@ -193,10 +209,11 @@ export class GroupLayout implements Layout {
       for (const [i, item] of this.#items.entries()) {
         const next = new Map<number, number>();
         const rest = this.#restFixed[i + 1];
+        const restMin = this.#restMin[i + 1]!;
         for (const [at, ways] of steps[i]!) {
-          for (const [end, more] of itemEnds(chart, item, at)) {
+          for (const [end, more] of chart.before(restMin, () => itemEnds(chart, item, at))) {
             chart.step();
-            if (end + this.#restMin[i + 1]! > chart.end) continue;
+            if (end + restMin > chart.limit) continue;
             if (isWhole && rest !== undefined && !chart.isEndOfFields(end + rest)) continue;
             addWays(next, end, ways * more);
           }
@@ -213,7 +230,9 @@ export class GroupLayout implements Layout {
       // QEMU's loader takes a subsection wherever one of this description's begins: there is no choice.
       const name = subsectionNameAt(chart.cursor.bytes, start);
       const layout = name === undefined ? undefined : this.#subsections.get(name);
-      if (name === undefined || layout === undefined) return new Map([[start, 1]]);
+      if (name === undefined || layout === undefined) {
+        return name !== undefined && this.#mustKnow(name) ? NOWHERE : new Map([[start, 1]]);
+      }
       const ends = new Map<number, number>();
       chart.nested(() => {
         for (const [at, ways] of layout.ends(chart, start + 6 + name.length)) {
@@ -226,6 +245,7 @@ export class GroupLayout implements Layout {
   }
 
   build(chart: Chart, start: number, end: number, name: string, index?: number): StateNode {
+    if (this.fitsAnything) return chart.readAt(this, start, name, index);
     const children = this.buildInside(chart, start, end);
     chart.cursor.at = end;
     return chart.cursor.group(name, this.#type, start, children, index, this.#description);

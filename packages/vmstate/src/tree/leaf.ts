@@ -105,6 +105,11 @@ export function implausible(type: string, bytes: Uint8Array): string | undefined
   }
 }
 
+/** Whether {@link unlikely} may find something in bytes of this type. */
+export function isChecked(type: string): boolean {
+  return ['bool', 'unused_buffer', 'nullptr', 'ptr-marker'].includes(type);
+}
+
 /** Says what {@link implausible} does, and more that a well-formed stream of another machine could hold. */
 export function unlikely(type: string, bytes: Uint8Array): string | undefined {
   switch (type) {
