@@ -1,6 +1,7 @@
 import { WherryError } from '@wherry/bytes';
 import {
   decodeWithVmdescPartially,
+  type Schema,
   type StateNode,
   type Vmdesc,
   type VmdescDevice,
@@ -9,19 +10,10 @@ import {
 import { decodeOldStyle } from './old-style-state.ts';
 import type { DeviceModel, StreamModel } from './stream-model.ts';
 
-/** A description of device state that did not come with the stream: another stream's, or a dump's. */
-export interface StateSchema {
-  /** Decodes a section's body. @throws WherryError where it does not know the section, or the bytes differ */
-  decode(
-    section: { readonly idstr: string; readonly instanceId: number; readonly version: number },
-    body: Uint8Array,
-    offset: number,
-  ): readonly StateNode[];
-}
-
 /** How {@link decodeDevices} decodes what the stream does not describe. */
 export interface DecodeOptions {
-  readonly schema?: StateSchema | undefined;
+  /** What another stream or a dump says of the devices. */
+  readonly schema?: Schema | undefined;
 }
 
 /** A device section with its state decoded, or why it is not. */
@@ -77,7 +69,7 @@ function decodeWithSchema(
   device: DeviceModel,
   body: Uint8Array,
   model: StreamModel,
-  schema: StateSchema | undefined,
+  schema: Schema | undefined,
 ): DecodedDevice {
   if (schema === undefined) return { device, note: noteWithout(model) };
   try {

@@ -4,7 +4,6 @@ export {
   type DecodeOptions,
   decodeDevices,
   noteWithout,
-  type StateSchema,
 } from './decode-devices.ts';
 export { findVmdesc, VMDESC_TAIL_BYTES } from './find-vmdesc.ts';
 export { locate } from './locate.ts';

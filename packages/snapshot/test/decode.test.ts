@@ -1,11 +1,12 @@
 import { ByteReader, ByteWriter, runParser, WherryError } from '@wherry/bytes';
+import type { Schema } from '@wherry/vmstate';
 import { describe, expect, test } from 'vitest';
-import { decodeDevices, locate, type StateSchema, StreamWalk } from '../src/index.ts';
+import { decodeDevices, locate, StreamWalk } from '../src/index.ts';
 import { postcopyStream } from './sections.ts';
 import { SyntheticStream, smallStream, walk } from './synthetic-stream.ts';
 
-const schema: StateSchema = {
-  decode({ idstr, version }, body, offset) {
+const schema: Schema = {
+  decode({ idstr, version }, body, offset = 0) {
     if (idstr !== 'toy' || version !== 1) throw new WherryError('UNKNOWN', 'No such section');
     return [{ name: 'all', type: 'buffer', offset, lengthBytes: body.length, value: body }];
   },

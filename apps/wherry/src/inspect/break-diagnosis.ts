@@ -1,5 +1,6 @@
 import type { WherryError } from '@wherry/bytes';
-import type { StateSchema, StreamModel, StreamWalk } from '@wherry/snapshot';
+import type { StreamModel, StreamWalk } from '@wherry/snapshot';
+import type { Schema } from '@wherry/vmstate';
 import { type Diagnosis, diagnose } from './diagnosis.ts';
 import { guessFormat, streamOffsetIn } from './guess-format.ts';
 
@@ -8,7 +9,7 @@ export function diagnoseBreak(
   error: WherryError,
   walk: StreamWalk,
   head: Uint8Array,
-  schema: StateSchema | undefined,
+  schema: Schema | undefined,
 ): Diagnosis {
   const { model, path } = walk;
   const diagnosis = diagnose(error, path);
@@ -70,7 +71,7 @@ function causeOfEnd(model: StreamModel, path: readonly string[], head: Uint8Arra
 /** Names the field at which a device's state ends, where a schema of the machine was given. */
 function fieldAtBreak(
   { partial }: StreamModel,
-  schema: StateSchema | undefined,
+  schema: Schema | undefined,
   { path }: Diagnosis,
 ): { readonly path?: readonly string[] } {
   if (partial?.body === undefined || schema === undefined) return {};

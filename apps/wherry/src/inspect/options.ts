@@ -1,4 +1,4 @@
-import type { StateSchema } from '@wherry/snapshot';
+import type { Schema } from '@wherry/vmstate';
 import { CliError } from '../cli-error.ts';
 
 /** The options of `wherry inspect` as commander gives them. */
@@ -29,7 +29,7 @@ export interface InspectOptions {
   readonly replace: boolean;
   /** Where the analyser's files go, with its -x. */
   readonly extractsTo?: string | undefined;
-  readonly schema?: StateSchema | undefined;
+  readonly schema?: Schema | undefined;
 }
 
 /** Checks the options against each other. @throws CliError 2 */

@@ -1,12 +1,7 @@
 import { formatOffset } from '@wherry/bytes';
-import type {
-  ContainerModel,
-  DecodedDevice,
-  LocatedModel,
-  StateSchema,
-  StreamModel,
-} from '@wherry/snapshot';
+import type { ContainerModel, DecodedDevice, LocatedModel, StreamModel } from '@wherry/snapshot';
 import { decodeDevices, noteWithout } from '@wherry/snapshot';
+import type { Schema } from '@wherry/vmstate';
 import { formatBytes } from '../sizes.ts';
 import { type Diagnosis, diagnose } from './diagnosis.ts';
 import { formatItems } from './report-items.ts';
@@ -23,7 +18,7 @@ export interface ReportOptions {
   /** Width of the terminal. */
   readonly columns: number;
   /** Describes the devices that the stream does not. */
-  readonly schema: StateSchema | undefined;
+  readonly schema: Schema | undefined;
   /** What the stream was unpacked from. */
   readonly packed: string | undefined;
   /** The files that RAM was written to, by block. */
