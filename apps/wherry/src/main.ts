@@ -1,25 +1,57 @@
-import { readFile } from 'node:fs/promises';
-import { Command, CommanderError } from 'commander';
+import { readFileSync } from 'node:fs';
+import type { Command } from 'commander';
 import { CliError } from './cli-error.ts';
 
-/** Each command is loaded when it is asked for, so that `--help` starts fast. */
-const COMMANDS = {
-  demo: async () => (await import('./demo/command.ts')).demoCommand(),
-  host: async () => (await import('./host/command.ts')).hostCommand(),
-  migrate: async () => (await import('./migrate/command.ts')).migrateCommand(),
-  inspect: async () => (await import('./inspect/command.ts')).inspectCommand(),
-  explain: async () => (await import('./explain/command.ts')).explainCommand(),
-  receive: async () => (await import('./receive/command.ts')).receiveCommand(),
-} as const satisfies Record<string, () => Promise<Command>>;
+interface Entry {
+  readonly summary: string;
+  /** Loads the command when it is asked for, so that `--help` and every other command start fast. */
+  readonly load: () => Promise<Command>;
+}
 
-const SUMMARIES: Readonly<Record<keyof typeof COMMANDS, string>> = {
-  demo: 'start two hosts and migrate a running guest between them',
-  host: 'start a simulated host: a guest behind a QMP socket',
-  migrate: 'migrate between two hosts through their QMP sockets',
-  inspect: 'show what is in a migration stream',
-  explain: 'say what a message of a failed migration means',
-  receive: 'take a guest out of a real QEMU and keep its stream in a file',
-};
+const COMMANDS: ReadonlyMap<string, Entry> = new Map([
+  [
+    'demo',
+    {
+      summary: 'start two hosts and migrate a running guest between them',
+      load: async () => (await import('./demo/command.ts')).demoCommand(),
+    },
+  ],
+  [
+    'host',
+    {
+      summary: 'start a simulated host: a guest behind a QMP socket',
+      load: async () => (await import('./host/command.ts')).hostCommand(),
+    },
+  ],
+  [
+    'migrate',
+    {
+      summary: 'migrate between two hosts through their QMP sockets',
+      load: async () => (await import('./migrate/command.ts')).migrateCommand(),
+    },
+  ],
+  [
+    'inspect',
+    {
+      summary: 'show what is in a migration stream, whole or broken',
+      load: async () => (await import('./inspect/command.ts')).inspectCommand(),
+    },
+  ],
+  [
+    'explain',
+    {
+      summary: 'say what a message of a failed migration means',
+      load: async () => (await import('./explain/command.ts')).explainCommand(),
+    },
+  ],
+  [
+    'receive',
+    {
+      summary: 'take a guest out of a real QEMU and keep its stream in a file',
+      load: async () => (await import('./receive/command.ts')).receiveCommand(),
+    },
+  ],
+]);
 
 const LEAST_NODE = [22, 15] as const;
 
@@ -31,12 +63,28 @@ async function main(args: readonly string[]): Promise<void> {
       2,
     );
   }
-  const { version } = JSON.parse(
-    await readFile(new URL('../package.json', import.meta.url), 'utf8'),
-  ) as { version: string };
-  const program = new Command('wherry')
-    .description('Live migration of virtual machines in QEMU’s own protocol.')
-    .version(version)
+  const [first, ...rest] = args[0] === 'help' ? [args[1] ?? '--help', '--help'] : args;
+  if (first === '--version' || first === '-V') {
+    console.log(versionOf());
+  } else if (first === '--help' || first === '-h') {
+    console.log(help());
+  } else if (first === undefined) {
+    console.error(help());
+    process.exitCode = 2;
+  } else {
+    await run(first, rest);
+  }
+}
+
+async function run(name: string, args: readonly string[]): Promise<void> {
+  const entry = COMMANDS.get(name);
+  if (entry === undefined) {
+    const kind = name.startsWith('-') ? 'option' : 'command';
+    throw new CliError(`unknown ${kind} '${name}' (--help tells more)`, 2);
+  }
+  const command = await entry.load();
+  command
+    .name(`wherry ${name}`)
     .configureOutput({
       outputError: (text, write) =>
         write(
@@ -47,17 +95,34 @@ async function main(args: readonly string[]): Promise<void> {
         ),
     })
     .exitOverride();
-  const named = args.find((arg) => Object.hasOwn(COMMANDS, arg)) as
-    | keyof typeof COMMANDS
-    | undefined;
-  for (const [name, load] of Object.entries(COMMANDS)) {
-    const command =
-      name === named
-        ? await load()
-        : new Command(name).summary(SUMMARIES[name as keyof typeof COMMANDS]);
-    program.addCommand(command.copyInheritedSettings(program));
+  try {
+    await command.parseAsync(args, { from: 'user' });
+  } catch (error) {
+    const { CommanderError } = await import('commander');
+    if (!(error instanceof CommanderError)) throw error;
+    process.exitCode = error.exitCode === 0 ? 0 : 2; // commander has printed it
   }
-  await program.parseAsync(args, { from: 'user' });
+}
+
+/** Written by hand: loading the parser of command lines takes longer than the rest of `--help`. */
+function help(): string {
+  const lines = [...COMMANDS].map(([name, { summary }]) => `  ${name.padEnd(15)}${summary}`);
+  return `Usage: wherry COMMAND [options]
+
+Live migration of virtual machines in QEMU’s own protocol.
+
+Commands:
+${lines.join('\n')}
+  help [COMMAND] tell a command's options
+
+Options:
+  -V, --version  print the version
+  -h, --help     print this`;
+}
+
+function versionOf(): string {
+  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { readonly version: string }).version;
 }
 
 /** A closed pipe (`| head`) is no failure. */
@@ -69,9 +134,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 try {
   await main(process.argv.slice(2));
 } catch (error) {
-  if (error instanceof CommanderError) {
-    process.exitCode = error.exitCode === 0 ? 0 : 2; // commander has printed it
-  } else if (error instanceof CliError) {
+  if (error instanceof CliError) {
     if (error.message !== '') console.error(`wherry: ${error.message}`);
     process.exitCode = error.exitCode;
   } else {

@@ -23,7 +23,7 @@ describe('wrong usage is told in one line, with what to do', () => {
   test.each<[string, string[], RegExp]>([
     ['an unknown command', ['fly'], /unknown command 'fly' .*--help/],
     ['an unknown option', ['demo', '--fast'], /unknown option '--fast' .*--help/],
-    ['too many arguments', ['demo', 'now'], /too many arguments .*--help/],
+    ['too many arguments', ['demo', 'now'], /too many arguments\. .*--help/],
     ['no QMP socket', ['host'], /required option '--qmp <address>' not specified/],
     ['a bad QMP address', ['host', '--qmp', 'tcp:here', ...TINY], /use unix:PATH, tcp:HOST:PORT/],
     ['missing arguments', ['migrate', 'unix:a'], /missing required argument 'destination-qmp'/],

@@ -44,23 +44,33 @@ export async function openInput(path: string): Promise<Input> {
   };
   try {
     const opened = fd === undefined ? streamSource(process.stdin) : fileSource(fd);
-    const { source, head } = await peek(opened);
-    const packed = Object.keys(UNPACKERS).find((name) => startsWith(head, UNPACKERS[name]!.magic));
-    if (packed !== undefined) {
-      return { ...(await peek(unpack(source, packed))), packed, close };
-    }
-    if (!startsWith(head, LIBVIRT_MAGIC)) return { source, head, close };
-    return { ...(await openImage(source, head)), close };
+    const file = await peek(opened);
+    const packed = packingOf(file.head);
+    const content = packed === undefined ? file : await peek(unpack(file.source, packed));
+    const input = startsWith(content.head, LIBVIRT_MAGIC) ? await openImage(content) : content;
+    const layers = [packed, input.packed].filter((layer) => layer !== undefined);
+    return { ...input, ...(layers.length === 0 ? {} : { packed: layers.join(', ') }), close };
   } catch (error) {
     close();
     throw error;
   }
 }
 
+interface Content {
+  readonly source: ByteSource;
+  readonly head: Uint8Array;
+  readonly packed?: string;
+  readonly container?: ContainerModel;
+}
+
+function packingOf(head: Uint8Array): string | undefined {
+  return Object.keys(UNPACKERS).find((name) => startsWith(head, UNPACKERS[name]!.magic));
+}
+
 const LIBVIRT_MAGIC = Buffer.from('LibvirtQemud').toString('hex');
 
 /** Opens a libvirt image: the stream in it where it is packed, otherwise the image, which the walk reads. */
-async function openImage(source: ByteSource, head: Uint8Array): Promise<Omit<Input, 'close'>> {
+async function openImage({ source, head }: Content): Promise<Content> {
   const recorded = new Recorded(source);
   const reader = new ByteReader({ storage: new Uint8Array(CHUNK_BYTES) });
   let container: ContainerModel | undefined;
@@ -101,9 +111,7 @@ class Recorded implements ByteSource {
 }
 
 /** Reads the head of a source, and gives a source that begins with it. */
-async function peek(
-  source: ByteSource,
-): Promise<{ readonly source: ByteSource; readonly head: Uint8Array }> {
+async function peek(source: ByteSource): Promise<Content> {
   const buffer = new Uint8Array(HEAD_BYTES);
   let length = 0;
   for (let count = 1; count > 0 && length < buffer.length; length += count) {

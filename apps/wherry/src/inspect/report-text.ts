@@ -34,10 +34,14 @@ export function* formatReport(model: StreamModel, options: ReportOptions): Gener
   if (container === undefined && version === undefined && items.length === 0) return;
   if (container !== undefined) yield* formatContainer(container);
   if (packed !== undefined) yield `Unpacked from ${packed}: offsets count in what came out`;
-  yield version === undefined
-    ? 'Migration stream without a header'
-    : `Migration stream, version ${version}`;
-  yield* formatConfiguration(model);
+  if (version !== undefined) {
+    yield `Migration stream, version ${version}`;
+    yield* formatConfiguration(model);
+  } else if (model.isRecovery === true) {
+    yield 'Connection of a postcopy recovery: it has no header';
+  } else {
+    return;
+  }
   yield* formatRam(model, options);
   yield* formatLive(model);
   if (options.isShown === undefined) {
