@@ -1,6 +1,10 @@
 import { type DecodedDevice, decodeDevices } from '@wherry/snapshot';
 import type { StateNode } from '@wherry/vmstate';
 import { describe, expect, test } from 'vitest';
+import {
+  formatDescription,
+  formatState,
+} from '../../apps/wherry/src/inspect/analyze/analyze-migration.ts';
 import { listFixtures, loadAnalysis, loadFixture } from '../fixtures.ts';
 import { walkStream } from '../walk-stream.ts';
 
@@ -29,7 +33,7 @@ const unreadable: Readonly<Record<string, string>> = {
 
 describe.each(listFixtures())('the stream $release/$case', ({ release, case: name }) => {
   const { stream, meta } = loadFixture(release, name);
-  const { state, streamSha256 } = loadAnalysis(release, name);
+  const { state, desc, streamSha256 } = loadAnalysis(release, name);
 
   test('was analysed as it is', () => {
     expect(streamSha256).toBe(meta.stream.sha256);
@@ -38,7 +42,16 @@ describe.each(listFixtures())('the stream $release/$case', ({ release, case: nam
     else expect(state.refused.slice(0, reason?.length)).toBe(reason);
   });
 
-  if (!('text' in state)) return;
+  if (!('text' in state) || !('text' in desc)) return;
+  test('is printed byte for byte as QEMU’s analyser prints it', () => {
+    const model = walkStream(stream);
+    const refuse = ({ message }: { message: string }): void => {
+      throw new Error(message);
+    };
+    expect(firstDifference([...formatState(model, refuse)].join(''), state.text)).toBe('');
+    expect(firstDifference([...formatDescription(model)].join(''), desc.text)).toBe('');
+  });
+
   test('has the values that QEMU’s analyser finds', () => {
     const expected = JSON.parse(state.text) as { [key: string]: Json };
     const model = walkStream(stream);
@@ -153,6 +166,16 @@ function compareInteger(
 
 function fail(path: readonly string[], found: unknown, expected: unknown): never {
   throw new Error(`${path.join('.')}: found ${found}, the analyser ${expected}`);
+}
+
+/** Says where two texts differ; they are too long to be shown. */
+function firstDifference(found: string, expected: string): string {
+  if (found === expected) return '';
+  let at = 0;
+  while (found[at] === expected[at]) at++;
+  const excerpt = (text: string): string =>
+    JSON.stringify(text.slice(Math.max(0, at - 80), at + 80));
+  return `at character ${at}: found ${excerpt(found)}, expected ${excerpt(expected)}`;
 }
 
 function hex(bytes: Uint8Array): string {
