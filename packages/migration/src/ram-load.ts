@@ -46,11 +46,14 @@ export class RamLoad {
           'RAM_RECORD_INVALID',
           'A kind of RAM record is not supported here',
           {
-            expected: 'pages as they are, or zero pages',
+            expected: 'pages as they are, zero pages, or XBZRLE before postcopy',
             found: record.kind,
             offset: record.offset,
             path: ['ram', record.block],
-            likely: 'Turn xbzrle and compress off at the source',
+            likely:
+              record.kind === 'xbzrle'
+                ? 'The source goes on with XBZRLE in postcopy, where no QEMU does'
+                : 'Turn compress off at the source',
           },
         );
       }

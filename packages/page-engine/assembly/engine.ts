@@ -5,4 +5,6 @@ export { hashPage, hashPages } from './hash';
 export { copy, readTouch } from './limits';
 export { decode, wakeAll } from './receiver';
 export { encode } from './sender';
+export { applyXbzrle, checkXbzrle, encodeXbzrle } from './xbzrle';
+export { clearCache } from './xbzrle-cache';
 export { countZeroPages, markZeroPages } from './zero';

@@ -10,6 +10,7 @@
 //         bitmaps of each segment: dirty, owed, received, written
 //         reserved region of the user (bank 0)
 //         send buffers, input buffer
+//         XBZRLE cache: pages, then a tag each
 //         RAM, aligned to 2 MiB when a block has huge pages
 //
 // Nothing here is static data: several modules can work on one memory at once.
@@ -51,6 +52,10 @@ export const ENTRY_NAME: usize = 64; // up to 255 bytes
 export const RUN_BYTES: usize = 8;
 export const MAX_RUNS: u32 = 512;
 
+// Tag of a page in the XBZRLE cache. A page that was sent since so many syncs is not pushed out.
+export const CACHE_TAG_BYTES: usize = 8;
+export const CACHE_LIFETIME: u32 = 2;
+
 // Receiver state
 export const RX_BLOCK: usize = 0; // u32: index + 1 of the current block, 0 none
 export const RX_POSTCOPY: usize = 4; // u32
@@ -59,16 +64,25 @@ export const RX_GATHER_NEXT: usize = 12; // u32: the only page that may come nex
 export const RX_POSITION: usize = 16; // u32: ptr of the first byte that was not consumed
 export const RX_NEEDED: usize = 20; // u32: bytes of the incomplete record, as far as known
 export const RX_WORD_BLOCK: usize = 24; // u32: index + 1 of the block of the stopping record, 0 unknown
-export const RX_EXPECTED: usize = 28; // u32: expected page
+export const RX_EXPECTED: usize = 28; // u32: expected page; where an XBZRLE encoding is wrong
 export const RX_WORD: usize = 32; // u64: offset | flags of the stopping record
 export const RX_NORMAL: usize = 40; // u32: pages of this call
 export const RX_ZERO: usize = 44; // u32
 export const RX_PLACED: usize = 48; // u32: host pages placed in this call
+export const RX_XBZRLE: usize = 52; // u32: pages of this call
 
 // Sender state
 export const TX_NEXT_PAGE: usize = 0; // u32: first page of the segment that was not looked at
 export const TX_NORMAL: usize = 4; // u32: pages of this call
 export const TX_ZERO: usize = 8; // u32
+export const TX_CACHE: usize = 12; // u32 ptr of the XBZRLE cache
+export const TX_CACHE_SLOTS: usize = 16; // u32: a power of two; 0 while XBZRLE is not used
+export const TX_CACHE_AGE: usize = 20; // u32: syncs of the dirty log so far
+export const TX_XBZRLE: usize = 24; // u32: pages of this call that were sent as XBZRLE
+export const TX_UNCHANGED: usize = 28; // u32: that were not sent, being as they were
+export const TX_XBZRLE_BYTES: usize = 32; // u32
+export const TX_CACHE_MISS: usize = 36; // u32
+export const TX_OVERFLOW: usize = 40; // u32: whose encoding would be longer than a page
 
 // What decode stopped at
 export const DECODE_NEED_MORE: i32 = 0;
@@ -80,3 +94,7 @@ export const DECODE_OUT_OF_RANGE: i32 = 5;
 export const DECODE_FILL: i32 = 6;
 export const DECODE_RECEIVED: i32 = 7;
 export const DECODE_ORDER: i32 = 8;
+export const DECODE_XBZRLE_ENCODING: i32 = 9;
+export const DECODE_XBZRLE_LENGTH: i32 = 10;
+export const DECODE_XBZRLE_MISSING: i32 = 11;
+export const DECODE_XBZRLE_DATA: i32 = 12;

@@ -10,17 +10,21 @@
 import { clearBit, isSet, nextSet, setBit, setRange } from './bitmap';
 import {
   DECODE_FILL, DECODE_FOREIGN, DECODE_NEED_MORE, DECODE_NO_BLOCK, DECODE_ORDER,
-  DECODE_OUT_OF_RANGE, DECODE_RECEIVED, DECODE_RECORD, DECODE_UNKNOWN_BLOCK, ENTRY_BLOCK_PAGES,
+  DECODE_OUT_OF_RANGE, DECODE_RECEIVED, DECODE_RECORD, DECODE_UNKNOWN_BLOCK, DECODE_XBZRLE_DATA,
+  DECODE_XBZRLE_ENCODING, DECODE_XBZRLE_LENGTH, DECODE_XBZRLE_MISSING, ENTRY_BLOCK_PAGES,
   ENTRY_BYTES, ENTRY_FIRST_PAGE, ENTRY_HOST_PAGES, ENTRY_NAME, ENTRY_NAME_BYTES, ENTRY_PAGES,
-  ENTRY_RAM, ENTRY_RECEIVED, ENTRY_WRITTEN, RX_BLOCK, RX_EXPECTED, RX_GATHER_BLOCK, RX_GATHER_NEXT,
-  RX_NEEDED, RX_NORMAL, RX_PLACED, RX_POSITION, RX_POSTCOPY, RX_WORD, RX_WORD_BLOCK, RX_ZERO,
-  SLOT_BLOCK, SLOT_BYTES, SLOT_PAGE, SLOT_STATE, SLOTS_PTR, TARGET_PAGE_BYTES, TARGET_PAGE_SHIFT,
-  WAITING_PTR,
+  ENTRY_RAM, ENTRY_RECEIVED, ENTRY_WRITTEN, RX_BLOCK, RX_EXPECTED, RX_GATHER_BLOCK,
+  RX_GATHER_NEXT, RX_NEEDED, RX_NORMAL, RX_PLACED, RX_POSITION, RX_POSTCOPY, RX_WORD,
+  RX_WORD_BLOCK, RX_XBZRLE, RX_ZERO, SLOT_BLOCK, SLOT_BYTES, SLOT_PAGE, SLOT_STATE, SLOTS_PTR,
+  TARGET_PAGE_BYTES, TARGET_PAGE_SHIFT, WAITING_PTR,
 } from './layout';
+import { applyXbzrle, checkXbzrle } from './xbzrle';
 
 const ZERO: u32 = 0x02;
 const PAGE: u32 = 0x08;
 const CONTINUE: u32 = 0x20;
+const XBZRLE: u32 = 0x40;
+const XBZRLE_HEAD_BYTES: usize = 3;
 const FLAGS: u64 = 0xfff;
 
 function sameBytes(a: usize, b: usize, length: usize): bool {
@@ -90,6 +94,7 @@ export function decode(
   let gatherNext = load<u32>(state, RX_GATHER_NEXT);
   let normal: u32 = 0;
   let zero: u32 = 0;
+  let xbzrle: u32 = 0;
   let placed: u32 = 0;
   let needed: usize = 0;
   let word: u64 = 0;
@@ -108,7 +113,7 @@ export function decode(
     word = bswap<u64>(load<u64>(position));
     const flags = <u32>(word & FLAGS);
     const kind = flags & ~CONTINUE;
-    if (kind != PAGE && kind != ZERO) {
+    if (kind != PAGE && kind != ZERO && (kind != XBZRLE || postcopy)) {
       status = DECODE_RECORD;
       break;
     }
@@ -144,7 +149,23 @@ export function decode(
       status = DECODE_OUT_OF_RANGE;
       break;
     }
-    const total = used + (kind == PAGE ? <usize>TARGET_PAGE_BYTES : 1);
+    let total = used + (kind == PAGE ? <usize>TARGET_PAGE_BYTES : 1);
+    let changes: usize = 0; // bytes of an XBZRLE encoding
+    if (kind == XBZRLE) {
+      total = used + XBZRLE_HEAD_BYTES;
+      if (room >= total) {
+        if (load<u8>(position + used) != 1) {
+          status = DECODE_XBZRLE_ENCODING;
+          break;
+        }
+        changes = bswap<u16>(load<u16>(position + used, 1));
+        if (changes > TARGET_PAGE_BYTES) {
+          status = DECODE_XBZRLE_LENGTH;
+          break;
+        }
+        total += changes;
+      }
+    }
     if (room < total) {
       needed = total;
       status = DECODE_NEED_MORE;
@@ -167,7 +188,22 @@ export function decode(
     }
     const from: usize = kind == PAGE ? position + used : 0;
     const received: usize = load<u32>(entry, ENTRY_RECEIVED);
-    if (!postcopy) {
+    if (kind == XBZRLE) {
+      if (!isSet(received, page)) {
+        status = DECODE_XBZRLE_MISSING;
+        break;
+      }
+      const encoding = position + used + XBZRLE_HEAD_BYTES;
+      const wrongAt = checkXbzrle(encoding, <u32>changes);
+      if (wrongAt >= 0) {
+        expected = wrongAt;
+        status = DECODE_XBZRLE_DATA;
+        break;
+      }
+      const to = <usize>load<u32>(entry, ENTRY_RAM) + (<usize>page << TARGET_PAGE_SHIFT);
+      applyXbzrle(encoding, <u32>changes, to);
+      setBit(load<u32>(entry, ENTRY_WRITTEN), page);
+    } else if (!postcopy) {
       putPage(entry, page, from);
       setBit(received, page);
     } else {
@@ -196,7 +232,8 @@ export function decode(
       }
     }
     if (kind == PAGE) normal++;
-    else zero++;
+    else if (kind == ZERO) zero++;
+    else xbzrle++;
     current = block;
     position += total;
   }
@@ -211,6 +248,7 @@ export function decode(
   store<u64>(state, word, RX_WORD);
   store<u32>(state, normal, RX_NORMAL);
   store<u32>(state, zero, RX_ZERO);
+  store<u32>(state, xbzrle, RX_XBZRLE);
   store<u32>(state, placed, RX_PLACED);
   return status;
 }

@@ -1,28 +1,24 @@
 // The source's side: the encoder of page records.
 //
 // Record: be64 offset | flags, then (without CONTINUE) u8 length and the block's name, then one fill
-// byte (ZERO) or 4096 bytes (PAGE).
+// byte (ZERO), 4096 bytes (PAGE), or u8 1, be16 length and the encoded changes (XBZRLE).
 
 import { clearBit, isSet, nextSet } from './bitmap';
 import {
-  ENTRY_DIRTY,
-  ENTRY_FIRST_PAGE,
-  ENTRY_NAME,
-  ENTRY_NAME_BYTES,
-  ENTRY_OWED,
-  ENTRY_RAM,
-  ENTRY_WRITTEN,
-  TARGET_PAGE_BYTES,
-  TARGET_PAGE_SHIFT,
-  TX_NEXT_PAGE,
-  TX_NORMAL,
+  ENTRY_DIRTY, ENTRY_FIRST_PAGE, ENTRY_NAME, ENTRY_NAME_BYTES, ENTRY_OWED, ENTRY_RAM,
+  ENTRY_WRITTEN, TARGET_PAGE_BYTES, TARGET_PAGE_SHIFT, TX_CACHE, TX_CACHE_AGE, TX_CACHE_MISS,
+  TX_CACHE_SLOTS, TX_NEXT_PAGE, TX_NORMAL, TX_OVERFLOW, TX_UNCHANGED, TX_XBZRLE, TX_XBZRLE_BYTES,
   TX_ZERO,
 } from './layout';
+import { applyXbzrle, encodeXbzrle } from './xbzrle';
+import { isCached, slotOf, takeSlot } from './xbzrle-cache';
 import { isZeroPage } from './zero';
 
 const ZERO: u64 = 0x02;
 const PAGE: u64 = 0x08;
 const CONTINUE: u64 = 0x20;
+const XBZRLE: u64 = 0x40;
+const XBZRLE_HEAD_BYTES: usize = 3;
 
 // Takes a page's mark out of the dirty log, before the page is read: a write that the read does not
 // see marks the page anew. The log is only read when it is synchronised; here a page is dealt with
@@ -41,6 +37,9 @@ function takeMark(dirty: usize, written: usize, page: u32): void {
 // clears their owed bits and dirty marks. Returns the bytes written; the state holds the rest.
 //
 // A page that was never written is zero, and is not read: memory that nobody touched stays untouched.
+//
+// With XBZRLE, a page is sent from its slot in the cache where it has one: the guest may write the page
+// meanwhile, and the slot has to hold what the destination gets.
 export function encode(
   state: usize,
   entry: usize,
@@ -57,17 +56,58 @@ export function encode(
   const written: usize = load<u32>(entry, ENTRY_WRITTEN);
   const firstPage: u64 = load<u32>(entry, ENTRY_FIRST_PAGE);
   const nameBytes: usize = load<u32>(entry, ENTRY_NAME_BYTES);
+  const cache: usize = load<u32>(state, TX_CACHE);
+  const slots = load<u32>(state, TX_CACHE_SLOTS);
+  const age = load<u32>(state, TX_CACHE_AGE);
+  const mostBytes: usize = TARGET_PAGE_BYTES + (slots != 0 ? XBZRLE_HEAD_BYTES : 0);
   const begin = out;
   let normal: u32 = 0;
   let zero: u32 = 0;
+  let xbzrle: u32 = 0;
+  let unchanged: u32 = 0;
+  let xbzrleBytes: u32 = 0;
+  let misses: u32 = 0;
+  let overflows: u32 = 0;
   let page = nextSet(owed, from, to);
-  while (page < to) {
+  for (; page < to; page = nextSet(owed, page + 1, to)) {
     const header: usize = named ? 8 : 9 + nameBytes;
-    if (outEnd - out < header + TARGET_PAGE_BYTES) break;
+    if (outEnd - out < header + mostBytes) break;
     takeMark(dirty, written, page);
+    clearBit(owed, page);
     const at = ram + ((<usize>page) << TARGET_PAGE_SHIFT);
-    const isZero = findZeroPages && (!isSet(written, page) || isZeroPage(at));
-    const word = ((firstPage + page) << TARGET_PAGE_SHIFT) | (isZero ? ZERO : PAGE);
+    const slot = slotOf(cache, slots, at);
+    let kind = PAGE;
+    let content = at;
+    let length: i32 = 0;
+    if (findZeroPages && (!isSet(written, page) || isZeroPage(at))) {
+      kind = ZERO;
+      if (slots != 0 && takeSlot(cache, slots, slot, at, age)) {
+        memory.fill(slot, 0, TARGET_PAGE_BYTES);
+      }
+    } else if (slots != 0) {
+      if (isCached(cache, slots, slot, at, age)) {
+        const encoding = out + header + XBZRLE_HEAD_BYTES;
+        length = encodeXbzrle(slot, at, encoding);
+        if (length == 0) {
+          unchanged++;
+          continue;
+        }
+        if (length > 0) {
+          kind = XBZRLE;
+          applyXbzrle(encoding, length, slot);
+        } else {
+          overflows++;
+          xbzrleBytes += TARGET_PAGE_BYTES;
+        }
+      } else {
+        misses++;
+      }
+      if (kind == PAGE && takeSlot(cache, slots, slot, at, age)) {
+        memory.copy(slot, at, TARGET_PAGE_BYTES);
+        content = slot;
+      }
+    }
+    const word = ((firstPage + page) << TARGET_PAGE_SHIFT) | kind;
     if (named) {
       store<u64>(out, bswap<u64>(word | CONTINUE));
     } else {
@@ -77,20 +117,30 @@ export function encode(
       named = true;
     }
     out += header;
-    if (isZero) {
+    if (kind == ZERO) {
       store<u8>(out, 0);
       out += 1;
       zero++;
-    } else {
-      memory.copy(out, at, TARGET_PAGE_BYTES);
+    } else if (kind == PAGE) {
+      memory.copy(out, content, TARGET_PAGE_BYTES);
       out += TARGET_PAGE_BYTES;
       normal++;
+    } else {
+      store<u8>(out, 1);
+      store<u16>(out, bswap<u16>(<u16>length), 1);
+      out += XBZRLE_HEAD_BYTES + length;
+      xbzrle++;
+      // As QEMU counts them: without the word.
+      xbzrleBytes += <u32>(header - 8 + XBZRLE_HEAD_BYTES) + length;
     }
-    clearBit(owed, page);
-    page = nextSet(owed, page + 1, to);
   }
   store<u32>(state, page, TX_NEXT_PAGE);
   store<u32>(state, normal, TX_NORMAL);
   store<u32>(state, zero, TX_ZERO);
+  store<u32>(state, xbzrle, TX_XBZRLE);
+  store<u32>(state, unchanged, TX_UNCHANGED);
+  store<u32>(state, xbzrleBytes, TX_XBZRLE_BYTES);
+  store<u32>(state, misses, TX_CACHE_MISS);
+  store<u32>(state, overflows, TX_OVERFLOW);
   return <u32>(out - begin);
 }

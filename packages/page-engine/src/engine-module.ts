@@ -33,6 +33,10 @@ export interface Engine {
     outEnd: number,
     findZeroPages: number,
   ): number;
+  applyXbzrle(encoding: number, lengthBytes: number, page: number): void;
+  checkXbzrle(encoding: number, lengthBytes: number): number;
+  encodeXbzrle(old: number, page: number, out: number): number;
+  clearCache(cache: number, slots: number): void;
   countZeroPages(ptr: number, pages: number): number;
   markZeroPages(ptr: number, pages: number, bitmap: number): number;
 }

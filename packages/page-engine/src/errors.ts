@@ -26,6 +26,10 @@ export type PageEngineErrorCode =
   | 'OFFSET_OUT_OF_RANGE'
   /** A zero page record holds another fill byte. */
   | 'ZERO_PAGE_FILL'
+  /** XBZRLE: the encoding is none of a page's changes. */
+  | 'XBZRLE_INVALID'
+  /** XBZRLE: the changed page is not here. */
+  | 'XBZRLE_PAGE_MISSING'
   /** Postcopy: the page is already here. */
   | 'PAGE_ALREADY_RECEIVED'
   /** Postcopy: the target pages of a host page came out of order, or another page came in between. */

@@ -24,3 +24,5 @@ export {
   RamSender,
   type RamSenderOptions,
 } from './ram-sender.ts';
+export type { XbzrleStatistics } from './xbzrle-cache.ts';
+export { XbzrleCodec } from './xbzrle-codec.ts';

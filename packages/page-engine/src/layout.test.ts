@@ -13,7 +13,13 @@ describe('the numbers of both layout files', () => {
       ]),
     );
     expect(Object.keys(assembly).length).toBe(source.match(/^export const/gm)?.length);
-    const { MAX_RECORD_BYTES: _r, INPUT_SLACK_BYTES: _s, planRam: _p, ...typescript } = layout;
+    const {
+      MAX_RECORD_BYTES: _r,
+      INPUT_SLACK_BYTES: _s,
+      checkedCacheBytes: _c,
+      planRam: _p,
+      ...typescript
+    } = layout;
     expect(assembly).toEqual(typescript);
   });
 });
@@ -41,6 +47,7 @@ describe('planRam', () => {
             vcpus,
             ioBufferBytes: 65536,
             reservedBytes: 12345,
+            xbzrleCacheBytes: 65536,
           });
           const nextPage = specs.map(() => 0);
           plan.banks.forEach((bank, index) => {
@@ -48,6 +55,7 @@ describe('planRam', () => {
               [0, plan.tablePtr + specs.length * layout.ENTRY_BYTES],
               [plan.runsPtr, plan.runsPtr + layout.MAX_RUNS * layout.RUN_BYTES],
               [bank.inputPtr, bank.inputPtr + plan.inputBytes],
+              [bank.cachePtr, bank.cachePtr + 65536 + 16 * layout.CACHE_TAG_BYTES],
               ...bank.sendPtrs.map((ptr): [number, number] => [ptr, ptr + 65536]),
             ];
             if (index === 0) used.push([bank.reservedPtr, bank.reservedPtr + 12345]);
@@ -104,6 +112,9 @@ describe('planRam', () => {
     ['BAD_OPTION', [good], { vcpus: -1 }],
     ['BAD_OPTION', [good], { ioBufferBytes: 4096 }],
     ['BAD_OPTION', [good], { maxBankBytes: 2 ** 32 }],
+    ['BAD_OPTION', [good], { xbzrleCacheBytes: 12288 }],
+    ['BAD_OPTION', [good], { xbzrleCacheBytes: 2048 }],
+    ['BAD_OPTION', [good], { xbzrleCacheBytes: 2 ** 31 }],
     [
       'BANK_TOO_SMALL',
       [{ ...good, lengthBytes: 2 ** 21, hostPageBytes: 2 ** 21 }],

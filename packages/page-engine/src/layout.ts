@@ -31,6 +31,8 @@ export const ENTRY_NAME_BYTES = 36;
 export const ENTRY_NAME = 64;
 export const RUN_BYTES = 8;
 export const MAX_RUNS = 512;
+export const CACHE_TAG_BYTES = 8;
+export const CACHE_LIFETIME = 2;
 export const RX_BLOCK = 0;
 export const RX_POSTCOPY = 4;
 export const RX_GATHER_BLOCK = 8;
@@ -43,9 +45,18 @@ export const RX_WORD = 32;
 export const RX_NORMAL = 40;
 export const RX_ZERO = 44;
 export const RX_PLACED = 48;
+export const RX_XBZRLE = 52;
 export const TX_NEXT_PAGE = 0;
 export const TX_NORMAL = 4;
 export const TX_ZERO = 8;
+export const TX_CACHE = 12;
+export const TX_CACHE_SLOTS = 16;
+export const TX_CACHE_AGE = 20;
+export const TX_XBZRLE = 24;
+export const TX_UNCHANGED = 28;
+export const TX_XBZRLE_BYTES = 32;
+export const TX_CACHE_MISS = 36;
+export const TX_OVERFLOW = 40;
 export const DECODE_NEED_MORE = 0;
 export const DECODE_RECORD = 1;
 export const DECODE_FOREIGN = 2;
@@ -55,9 +66,13 @@ export const DECODE_OUT_OF_RANGE = 5;
 export const DECODE_FILL = 6;
 export const DECODE_RECEIVED = 7;
 export const DECODE_ORDER = 8;
+export const DECODE_XBZRLE_ENCODING = 9;
+export const DECODE_XBZRLE_LENGTH = 10;
+export const DECODE_XBZRLE_MISSING = 11;
+export const DECODE_XBZRLE_DATA = 12;
 
-/** Holds the longest page record: be64, name length, name, page. */
-export const MAX_RECORD_BYTES: number = 8 + 1 + 255 + TARGET_PAGE_BYTES;
+/** Holds the longest page record: be64, name length, name, encoding and length of XBZRLE, page. */
+export const MAX_RECORD_BYTES: number = 8 + 1 + 255 + 3 + TARGET_PAGE_BYTES;
 /** Is added to the input buffer, so that a whole ioBufferBytes can follow an incomplete record. */
 export const INPUT_SLACK_BYTES = 8192;
 
@@ -67,6 +82,7 @@ const LINE_BYTES = 64;
 const BITMAP_WORD_PAGES = 64;
 const MAX_BLOCKS = 1024;
 const MAX_VCPUS = 4096;
+const MAX_CACHE_BYTES: number = 2 ** 30;
 const MAX_RAM_ALIGNMENT = 2 * 1024 * 1024;
 const MAX_HOST_PAGE_BYTES = 1024 ** 3;
 /** One wasm page short of 4 GiB, so that every end pointer fits into 32 bits. */
@@ -94,6 +110,11 @@ export interface GuestRamOptions {
   readonly ioBufferBytes?: number;
   /** Counts the send buffers. Default 4. */
   readonly ioBuffers?: number;
+  /**
+   * Sizes the XBZRLE cache that a sender may use, 0 or a power of two from 4 KiB to 1 GiB. It costs
+   * address space in each bank, and memory once it is used. Default 0.
+   */
+  readonly xbzrleCacheBytes?: number;
   /** Limits a bank. Default and maximum 4 GiB less 64 KiB. */
   readonly maxBankBytes?: number;
 }
@@ -116,6 +137,7 @@ export interface BankPlan {
   readonly reservedPtr: number;
   readonly sendPtrs: readonly number[];
   readonly inputPtr: number;
+  readonly cachePtr: number;
   readonly segments: readonly SegmentPlan[];
 }
 
@@ -149,6 +171,17 @@ function checkedOption(
     throw new PageEngineError('BAD_OPTION', `${name} is ${checked}, not in ${min} to ${max}`);
   }
   return checked;
+}
+
+/** @throws PageEngineError BAD_OPTION */
+export function checkedCacheBytes(value: number | undefined, most: number): number {
+  const bytes = checkedOption('xbzrleCacheBytes', value, 0, 0, most);
+  if (bytes === 0 || (bytes >= TARGET_PAGE_BYTES && Number.isInteger(Math.log2(bytes))))
+    return bytes;
+  throw new PageEngineError(
+    'BAD_OPTION',
+    `xbzrleCacheBytes is ${bytes}, neither 0 nor a power of two no less than ${TARGET_PAGE_BYTES}`,
+  );
 }
 
 function checkBlocks(blocks: readonly RamBlockSpec[]): void {
@@ -194,6 +227,7 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
     reservedBytes: checkedOption('reservedBytes', given.reservedBytes, 0, 0, 2 ** 31),
     ioBufferBytes: checkedOption('ioBufferBytes', given.ioBufferBytes, 2 ** 20, 8192, 2 ** 28),
     ioBuffers: checkedOption('ioBuffers', given.ioBuffers, 4, 1, 64),
+    xbzrleCacheBytes: checkedCacheBytes(given.xbzrleCacheBytes, MAX_CACHE_BYTES),
     maxBankBytes: checkedOption(
       'maxBankBytes',
       given.maxBankBytes,
@@ -210,6 +244,10 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
   const buffersBytes =
     options.ioBuffers * align(options.ioBufferBytes, TARGET_PAGE_BYTES) +
     align(inputBytes, TARGET_PAGE_BYTES);
+  const cacheBytes = align(
+    (options.xbzrleCacheBytes / TARGET_PAGE_BYTES) * (TARGET_PAGE_BYTES + CACHE_TAG_BYTES),
+    TARGET_PAGE_BYTES,
+  );
   // Four bitmaps over all that a bank could hold: a little more than any bank needs.
   const bitmapsBytes =
     4 * bitmapBytes(options.maxBankBytes / TARGET_PAGE_BYTES) + 4 * LINE_BYTES * blocks.length;
@@ -224,7 +262,8 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
     const buffersPtr = reservedPtr + reservedBytes;
     const segments: SegmentPlan[] = [];
     let bitmapPtr = bitmapsPtr;
-    let ramPtr = buffersPtr + buffersBytes;
+    const cachePtr = buffersPtr + buffersBytes;
+    let ramPtr = cachePtr + cacheBytes;
     for (; block < blocks.length; block++, page = 0) {
       const { lengthBytes, hostPageBytes } = blocks[block]!;
       const ptr = align(ramPtr, Math.min(hostPageBytes, MAX_RAM_ALIGNMENT));
@@ -259,7 +298,7 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
       throw new PageEngineError(
         'BANK_TOO_SMALL',
         `a bank of ${options.maxBankBytes} bytes has no room for a host page of ${hostPageBytes}` +
-          ` bytes beside ${buffersPtr + buffersBytes} bytes of bitmaps and buffers`,
+          ` bytes beside ${cachePtr + cacheBytes} bytes of bitmaps, buffers and cache`,
         { block: name },
       );
     }
@@ -271,6 +310,7 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
         (_, i) => buffersPtr + i * align(options.ioBufferBytes, TARGET_PAGE_BYTES),
       ),
       inputPtr: buffersPtr + options.ioBuffers * align(options.ioBufferBytes, TARGET_PAGE_BYTES),
+      cachePtr,
       segments,
     });
   }

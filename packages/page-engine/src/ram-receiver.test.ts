@@ -1,5 +1,13 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { FLAG_CONTINUE, FLAG_EOS, FLAG_PAGE, FLAG_ZERO, join, record } from '../test/migrate.ts';
+import {
+  FLAG_CONTINUE,
+  FLAG_EOS,
+  FLAG_PAGE,
+  FLAG_XBZRLE,
+  FLAG_ZERO,
+  join,
+  record,
+} from '../test/migrate.ts';
 import { GuestRam } from './guest-ram.ts';
 import { SLOT_BLOCK, SLOT_PAGE, SLOT_STATE, WAITING_PTR } from './layout.ts';
 import { type DecodeResult, RamReceiver } from './ram-receiver.ts';
@@ -14,6 +22,11 @@ const normal = (offset: number, fill: number, name?: string): Uint8Array =>
   name === undefined
     ? record(offset, FLAG_PAGE | FLAG_CONTINUE, { body: page(fill) })
     : record(offset, FLAG_PAGE, { name, body: page(fill) });
+const xbzrle = (offset: number, data: number[], name?: string): Uint8Array =>
+  record(offset, name === undefined ? FLAG_XBZRLE | FLAG_CONTINUE : FLAG_XBZRLE, {
+    ...(name !== undefined && { name }),
+    body: Uint8Array.of(1, 0, data.length, ...data),
+  });
 
 describe.each([
   ['one bank', undefined],
@@ -48,25 +61,12 @@ describe.each([
   }
 
   it('stops in front of every other record', () => {
-    for (const flags of [
-      0,
-      0x01,
-      0x04,
-      FLAG_EOS,
-      0x20,
-      0x0a,
-      0x40,
-      0x60,
-      0x80,
-      0x100,
-      0x200,
-      0xff,
-    ]) {
+    for (const flags of [0, 0x01, 0x04, FLAG_EOS, 0x20, 0x0a, 0x42, 0x80, 0x100, 0x200, 0xff]) {
       const first = normal(0, 1, 'small');
       const result = decode(first, record(0, flags));
       expect(result).toMatchObject({ status: 'record', flags, consumed: first.length });
     }
-    expect(receiver.counters.normalPages).toBe(12);
+    expect(receiver.counters.normalPages).toBe(11);
   });
 
   it('asks for more at every cut, applies nothing of the cut record, and goes on', () => {
@@ -90,8 +90,65 @@ describe.each([
     expect(ram.block('small')!.read(0, 1)).toEqual(Uint8Array.of(3));
     expect(ram.block('huge')!.zeroScan()).toBe(31);
     expect(ram.block('small')!.receivedCount()).toBe(3);
-    expect(receiver.counters).toEqual({ normalPages: 5, zeroPages: 3, placedHostPages: 0 });
+    expect(receiver.counters).toEqual({
+      normalPages: 5,
+      zeroPages: 3,
+      xbzrlePages: 0,
+      placedHostPages: 0,
+    });
     expect(ram.block('small')!.dirtyCount()).toBe(0);
+  });
+
+  it('changes a page that is present as XBZRLE says', () => {
+    const small = ram.block('small')!;
+    decode(
+      zero(0, 'small'),
+      normal(4096, 7),
+      xbzrle(0, [3, 2, 8, 9]),
+      xbzrle(4096, [0, 1, 5], 'small'),
+    );
+    expect(small.read(0, 6)).toEqual(Uint8Array.of(0, 0, 0, 8, 9, 0));
+    expect(small.read(4096, 3)).toEqual(Uint8Array.of(5, 7, 7));
+    expect(receiver.counters).toMatchObject({ normalPages: 1, zeroPages: 1, xbzrlePages: 2 });
+    const whole = xbzrle(0, [3, 2, 8, 1], 'small');
+    for (let cut = 0; cut < whole.length; cut++) {
+      const result = decode(whole.subarray(0, cut));
+      expect(result).toMatchObject({ status: 'need-more', consumed: 0 });
+      expect(result.bytesNeeded).toBeGreaterThan(cut);
+      expect(result.bytesNeeded).toBeLessThanOrEqual(whole.length);
+    }
+    decode(whole, xbzrle(4096, []), zero(0)); // memory that was zero is written now, and cleared
+    expect(small.read(4, 1)).toEqual(Uint8Array.of(0));
+    expect(small.zeroScan()).toBe(small.pageCount - 1);
+    receiver.enterPostcopy();
+    expect(decode(whole)).toMatchObject({ status: 'record', flags: FLAG_XBZRLE });
+  });
+
+  it('refuses XBZRLE of a page that is missing, and what is no encoding', () => {
+    const small = ram.block('small')!;
+    expect(refused('XBZRLE_PAGE_MISSING', xbzrle(8192, [0, 1, 5], 'small')).error?.details).toEqual(
+      {
+        block: 'small',
+        offsetBytes: 8192n,
+        flags: FLAG_XBZRLE,
+        position: 3,
+        expected: 'a page that is present',
+        found: 'page 2, missing',
+      },
+    );
+    decode(normal(0, 7, 'small'));
+    const body = (...bytes: number[]): Uint8Array =>
+      record(0, FLAG_XBZRLE | FLAG_CONTINUE, { body: Uint8Array.from(bytes) });
+    const found = (bytes: Uint8Array): string | undefined =>
+      refused('XBZRLE_INVALID', bytes).error?.details.found;
+    expect(found(body(2, 0, 1, 0))).toBe('encoding 2');
+    expect(found(body(1, 0x10, 1))).toBe('4097 bytes');
+    expect(found(xbzrle(0, [0, 1, 9, 0xff, 0x1f, 2, 1, 1]))).toBe(
+      'something else from byte 5 of the data',
+    );
+    expect(small.read(0, 2)).toEqual(Uint8Array.of(7, 7));
+    receiver.reset();
+    refused('NO_PREVIOUS_BLOCK', body(1, 0, 0));
   });
 
   it('clears a page that the guest or a device wrote before', () => {

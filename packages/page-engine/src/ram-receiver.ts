@@ -10,6 +10,10 @@ import {
   DECODE_OUT_OF_RANGE,
   DECODE_RECEIVED,
   DECODE_RECORD,
+  DECODE_XBZRLE_DATA,
+  DECODE_XBZRLE_ENCODING,
+  DECODE_XBZRLE_LENGTH,
+  DECODE_XBZRLE_MISSING,
   RECEIVER_PTR,
   RX_BLOCK,
   RX_EXPECTED,
@@ -21,6 +25,7 @@ import {
   RX_POSTCOPY,
   RX_WORD,
   RX_WORD_BLOCK,
+  RX_XBZRLE,
   RX_ZERO,
   TARGET_PAGE_BYTES,
 } from './layout.ts';
@@ -52,10 +57,10 @@ export interface DecodeResult {
 /**
  * Decodes page records into guest memory.
  *
- * Precopy: straight into place, the last copy wins. Postcopy: a host page becomes present at once,
+ * Precopy: straight into place, the last copy wins; XBZRLE changes the page that is there. Postcopy: a host page becomes present at once,
  * when all of its target pages have come in order; until then its bits are clear and no vCPU looks
  * at its memory, so it is gathered in its own place and never copied twice.
- * @see QEMU migration/ram.c: ram_load_precopy, ram_load_postcopy
+ * @see QEMU migration/ram.c: ram_load_precopy, load_xbzrle, ram_load_postcopy
  */
 export class RamReceiver {
   readonly input: IoBuffer;
@@ -71,6 +76,7 @@ export class RamReceiver {
   };
   #normalPages = 0;
   #zeroPages = 0;
+  #xbzrlePages = 0;
   #placedHostPages = 0;
 
   constructor(ram: GuestRam) {
@@ -87,12 +93,14 @@ export class RamReceiver {
   get counters(): {
     readonly normalPages: number;
     readonly zeroPages: number;
+    readonly xbzrlePages: number;
     /** Host pages that became present in postcopy. */
     readonly placedHostPages: number;
   } {
     return {
       normalPages: this.#normalPages,
       zeroPages: this.#zeroPages,
+      xbzrlePages: this.#xbzrlePages,
       placedHostPages: this.#placedHostPages,
     };
   }
@@ -202,6 +210,7 @@ export class RamReceiver {
     const status = bank.engine.decode(RECEIVER_PTR, tablePtr, blocks, slots, from, to);
     this.#normalPages += bank.getU32(RECEIVER_PTR + RX_NORMAL);
     this.#zeroPages += bank.getU32(RECEIVER_PTR + RX_ZERO);
+    this.#xbzrlePages += bank.getU32(RECEIVER_PTR + RX_XBZRLE);
     this.#placedHostPages += bank.getU32(RECEIVER_PTR + RX_PLACED);
     return status;
   }
@@ -291,7 +300,7 @@ export class RamReceiver {
           'ZERO_PAGE_FILL',
           `${where}: zero page with another fill byte; the stream is corrupt`,
           'fill byte 0',
-          `fill byte ${this.#fillAt(position, flags)}`,
+          `fill byte ${this.#bodyAt(position, flags)[0]}`,
         );
       case DECODE_RECEIVED:
         return fail(
@@ -306,6 +315,36 @@ export class RamReceiver {
           `${where}: postcopy sends a host page whole, its target pages in order`,
           this.#expectedPage(bank, block, expectedPage),
           `${page} of RAM block ${block.name}`,
+        );
+      case DECODE_XBZRLE_ENCODING:
+        return fail(
+          'XBZRLE_INVALID',
+          `${where}: XBZRLE record of another encoding; the stream is corrupt`,
+          'encoding 1',
+          `encoding ${this.#bodyAt(position, flags)[0]}`,
+        );
+      case DECODE_XBZRLE_LENGTH: {
+        const [, high, low] = this.#bodyAt(position, flags);
+        return fail(
+          'XBZRLE_INVALID',
+          `${where}: XBZRLE record longer than a page; the stream is corrupt`,
+          `at most ${TARGET_PAGE_BYTES} bytes`,
+          `${(high! << 8) | low!} bytes`,
+        );
+      }
+      case DECODE_XBZRLE_DATA:
+        return fail(
+          'XBZRLE_INVALID',
+          `${where}: XBZRLE data that fit no page; the stream is corrupt`,
+          'pairs of runs within the page, each with its bytes',
+          `something else from byte ${expectedPage} of the data`,
+        );
+      case DECODE_XBZRLE_MISSING:
+        return fail(
+          'XBZRLE_PAGE_MISSING',
+          `${where}: XBZRLE record of a page that never came; the source has lost count`,
+          'a page that is present',
+          `${page}, missing`,
         );
       default:
         throw new RangeError(`decode status ${status}`);
@@ -325,9 +364,10 @@ export class RamReceiver {
     return JSON.stringify(new TextDecoder().decode(name.slice()));
   }
 
-  #fillAt(position: number, flags: number): number {
+  /** Views what follows the word and the name. */
+  #bodyAt(position: number, flags: number): Uint8Array {
     const { bytes } = this.input;
     const named = (flags & 0x20) === 0;
-    return bytes[position + (named ? 9 + bytes[position + 8]! : 8)]!;
+    return bytes.subarray(position + (named ? 9 + bytes[position + 8]! : 8));
   }
 }

@@ -1,5 +1,8 @@
 import { beforeEach, describe, expect, it } from 'vitest';
+import { FLAG_CONTINUE, FLAG_PAGE, FLAG_XBZRLE, FLAG_ZERO } from '../test/migrate.ts';
 import { GuestRam } from './guest-ram.ts';
+import type { GuestRamOptions } from './layout.ts';
+import type { RamBlock } from './ram-block.ts';
 import { RamReceiver } from './ram-receiver.ts';
 import { RamSender } from './ram-sender.ts';
 
@@ -268,6 +271,115 @@ describe('RamSender', () => {
     expect(() => new RamSender(ram, { buffers: 3 })).toThrow(
       expect.objectContaining({ code: 'BAD_OPTION' }),
     );
+  });
+
+  describe('with XBZRLE', () => {
+    const BLOCK = { name: 'ram', lengthBytes: 64 * KIB, hostPageBytes: 4096 };
+    let block: RamBlock;
+
+    async function start(xbzrleCacheBytes: number, options: GuestRamOptions = {}): Promise<void> {
+      ram = await GuestRam.create([BLOCK], { xbzrleCacheBytes: 64 * KIB, ...options });
+      ram.setAllReceived(true);
+      block = ram.blocks[0]!;
+      sender = new RamSender(ram, { xbzrleCacheBytes });
+      for (let page = 0; page < 16; page++) block.write(page * 4096, Uint8Array.of(page + 1));
+      sender.oweAll();
+      expect(kinds()).toEqual(Array(16).fill(FLAG_PAGE));
+    }
+
+    /** Sends what is owed. @returns the kinds of the records, in order */
+    function kinds(): number[] {
+      const found: number[] = [];
+      for (let chunk = sender.next(); chunk; chunk = sender.next()) {
+        const view = new DataView(chunk.bytes.buffer, chunk.bytes.byteOffset, chunk.bytes.length);
+        for (let at = 0; at < view.byteLength; ) {
+          const flags = Number(view.getBigUint64(at) & 0xfffn);
+          const kind = flags & ~FLAG_CONTINUE;
+          at += (flags & FLAG_CONTINUE) === 0 ? 12 : 8;
+          if (kind === FLAG_XBZRLE) expect(view.getUint8(at)).toBe(1);
+          at += kind === FLAG_ZERO ? 1 : kind === FLAG_PAGE ? 4096 : 3 + view.getUint16(at + 1);
+          found.push(kind);
+        }
+        chunk.release();
+      }
+      expect(sender.roundComplete).toBe(true);
+      expect(sender.owedPages()).toBe(0);
+      return found;
+    }
+
+    /** Writes pages, and sends them. */
+    function round(...writes: readonly (readonly [page: number, fill: number, length?: number])[]) {
+      for (const [page, fill, length = 1] of writes) {
+        block.write(page * 4096, new Uint8Array(length).fill(fill));
+      }
+      sender.syncDirty();
+      sender.startRound();
+      return kinds();
+    }
+
+    it('sends a page in full, then its changes, and nothing where there are none', async () => {
+      await start(64 * KIB);
+      expect(round([3, 77], [4, 78])).toEqual([FLAG_PAGE, FLAG_PAGE]);
+      expect(round([3, 79], [4, 78])).toEqual([FLAG_XBZRLE]);
+      expect(round([4, 78])).toEqual([]);
+      expect(round([3, 0], [4, 1, 4096])).toEqual([FLAG_ZERO, FLAG_PAGE]);
+      expect(round([3, 1], [4, 1], [5, 1])).toEqual([FLAG_XBZRLE, FLAG_PAGE]);
+      expect(sender.xbzrle).toEqual({
+        cacheBytes: 64 * KIB,
+        bytes: 6 + 4096 + 6, // two records of one byte, one page that overflowed
+        pages: 6,
+        cacheMiss: 3,
+        overflow: 1,
+        unchanged: 3,
+      });
+      expect(sender.counters).toMatchObject({ normalPages: 16 + 4, zeroPages: 1 });
+    });
+
+    it('gives a slot to another page once it was not used for two syncs', async () => {
+      await start(4 * 4096);
+      expect(round([1, 50])).toEqual([FLAG_PAGE]);
+      expect(round([1, 51], [5, 50])).toEqual([FLAG_XBZRLE, FLAG_PAGE]); // 5 finds 1 in its slot
+      expect(round([5, 51])).toEqual([FLAG_PAGE]);
+      expect(round([5, 52])).toEqual([FLAG_PAGE]); // takes the slot
+      expect(round([1, 52], [5, 53])).toEqual([FLAG_PAGE, FLAG_XBZRLE]);
+    });
+
+    it('ends with precopy, and begins anew with all', async () => {
+      await start(64 * KIB);
+      round([3, 77]);
+      sender.oweAll();
+      expect(kinds()).toEqual(Array(16).fill(FLAG_PAGE));
+      expect(round([3, 78])).toEqual([FLAG_PAGE]);
+      expect(round([3, 79])).toEqual([FLAG_XBZRLE]);
+      sender.enterPostcopy();
+      expect(round([3, 80])).toEqual([FLAG_PAGE]);
+    });
+
+    it('shares its cache among banks', async () => {
+      const options = { maxBankBytes: 2 ** 20, ioBufferBytes: 8192, ioBuffers: 1 };
+      ram = await GuestRam.create([{ ...BLOCK, lengthBytes: 2 ** 21 }], {
+        ...options,
+        xbzrleCacheBytes: 64 * KIB,
+      });
+      expect(ram.banks.length).toBeGreaterThan(2);
+      ram.setAllReceived(true);
+      block = ram.blocks[0]!;
+      sender = new RamSender(ram, { xbzrleCacheBytes: 16 * KIB });
+      sender.oweAll();
+      kinds();
+      const last = block.pageCount - 1;
+      expect(round([0, 1], [last, 1])).toEqual([FLAG_PAGE, FLAG_PAGE]);
+      expect(round([0, 2], [last, 2])).toEqual([FLAG_XBZRLE, FLAG_XBZRLE]);
+    });
+
+    it('refuses a cache that the guest memory has no place for', async () => {
+      const badOption = expect.objectContaining({ code: 'BAD_OPTION' });
+      expect(() => new RamSender(ram, { xbzrleCacheBytes: 4096 })).toThrow(badOption);
+      await start(64 * KIB);
+      expect(() => new RamSender(ram, { xbzrleCacheBytes: 128 * KIB })).toThrow(badOption);
+      expect(() => new RamSender(ram, { xbzrleCacheBytes: 12 * KIB })).toThrow(badOption);
+      expect(new RamSender(ram).xbzrle).toBeUndefined();
+    });
   });
 
   it('widens discards to host pages and lists at most 12 ranges', () => {

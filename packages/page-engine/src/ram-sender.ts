@@ -3,6 +3,7 @@ import { listDiscards, type RamDiscard } from './discards.ts';
 import { PageEngineError } from './errors.ts';
 import type { GuestRam } from './guest-ram.ts';
 import {
+  checkedCacheBytes,
   ENTRY_BYTES,
   MAX_RECORD_BYTES,
   SENDER_PTR,
@@ -10,9 +11,12 @@ import {
   TARGET_PAGE_BYTES,
   TX_NEXT_PAGE,
   TX_NORMAL,
+  TX_UNCHANGED,
+  TX_XBZRLE,
   TX_ZERO,
 } from './layout.ts';
 import type { RamBlock } from './ram-block.ts';
+import { XbzrleCache, type XbzrleStatistics } from './xbzrle-cache.ts';
 
 /** Caps the queue of requests; beyond it a page waits for the background. */
 const MAX_REQUESTS = 65_536;
@@ -22,6 +26,12 @@ export interface RamSenderOptions {
   readonly buffers?: number;
   /** Sends zero pages as ZERO records. Default true. */
   readonly zeroPages?: boolean;
+  /**
+   * Sends the changes of pages that were sent before, from the second round of precopy on, as XBZRLE
+   * records, and keeps so many bytes of pages for it: a power of two, at most the guest memory's
+   * xbzrleCacheBytes. Default 0: no XBZRLE.
+   */
+  readonly xbzrleCacheBytes?: number;
 }
 
 /** Holds encoded page records in a buffer that is the caller's until it is released. */
@@ -30,6 +40,7 @@ export interface RamChunk {
   readonly bytes: Uint8Array;
   readonly normalPages: number;
   readonly zeroPages: number;
+  readonly xbzrlePages: number;
   /** Tells that the chunk answers requests of the destination. */
   readonly requested: boolean;
   /** Tells that nothing is owed any more behind this chunk's last page. */
@@ -60,6 +71,7 @@ interface OpenChunk {
   bytes: number;
   normalPages: number;
   zeroPages: number;
+  xbzrlePages: number;
   requested: boolean;
 }
 
@@ -81,6 +93,7 @@ export class RamSender {
   #namedBlock: RamBlock | undefined;
   /** Postcopy: the host page of which a part is on its way. */
   #unfinished: Run | undefined;
+  readonly #xbzrle: XbzrleCache;
   readonly #requests: { readonly block: RamBlock; from: number; readonly to: number }[] = [];
   #normalPages = 0;
   #zeroPages = 0;
@@ -94,6 +107,10 @@ export class RamSender {
       throw new PageEngineError('BAD_OPTION', `buffers is ${buffers}, not in 1 to ${ioBuffers}`);
     }
     this.#ram = ram;
+    this.#xbzrle = new XbzrleCache(
+      ram.banks,
+      checkedCacheBytes(options.xbzrleCacheBytes, ram.plan.options.xbzrleCacheBytes),
+    );
     this.#freeBuffers = Array.from({ length: buffers }, (_, i) => i);
     this.#findZeroPages = options.zeroPages ?? true;
     this.#segments = ram.blocks.flatMap((block) =>
@@ -116,6 +133,11 @@ export class RamSender {
     readonly bytes: number;
   } {
     return { normalPages: this.#normalPages, zeroPages: this.#zeroPages, bytes: this.#bytes };
+  }
+
+  /** Counts what XBZRLE did since the sender was made; undefined without it. */
+  get xbzrle(): XbzrleStatistics | undefined {
+    return this.#xbzrle.statistics;
   }
 
   /** Counts the target pages that are still to be sent. */
@@ -142,8 +164,9 @@ export class RamSender {
     return this.#requests.length > 0;
   }
 
-  /** Owes every page and begins a round. */
+  /** Owes every page and begins the first round. */
   oweAll(): void {
+    this.#xbzrle.stop();
     for (const { bank, plan } of this.#segments) {
       bank.engine.setRange(plan.owedPtr, 0, plan.pages);
     }
@@ -157,6 +180,7 @@ export class RamSender {
    * @see QEMU include/system/ram_addr.h: cpu_physical_memory_sync_dirty_bitmap
    */
   syncDirty(): number {
+    this.#xbzrle.grow();
     let newlyOwedPages = 0;
     for (const { bank, plan } of this.#segments) {
       newlyOwedPages += bank.engine.addNew(plan.owedPtr, plan.dirtyPtr, plan.pages) >>> 0;
@@ -180,6 +204,7 @@ export class RamSender {
   /** Sends whole host pages from now on, requested ones first. */
   enterPostcopy(): void {
     this.#widen();
+    this.#xbzrle.stop();
     this.#postcopy = true;
     this.startRound();
   }
@@ -227,7 +252,8 @@ export class RamSender {
   /**
    * Encodes the next owed pages into a free buffer and owes them no more.
    * @param maxBytes limits the chunk; at least one record is encoded
-   * @returns undefined when nothing is owed or every buffer is out
+   * @returns undefined when nothing is owed, also for the reason that XBZRLE found the rest unchanged,
+   * or when every buffer is out
    * @throws PageEngineError BAD_OPTION
    */
   next(maxBytes: number = this.#ram.plan.options.ioBufferBytes): RamChunk | undefined {
@@ -243,10 +269,14 @@ export class RamSender {
       bytes: 0,
       normalPages: 0,
       zeroPages: 0,
+      xbzrlePages: 0,
       requested: false,
     };
-    const isServed = this.#postcopy && this.#encodeRequested(chunk);
-    if (!isServed) this.#encodeBackground(chunk);
+    do {
+      const isServed = this.#postcopy && this.#encodeRequested(chunk);
+      if (!isServed) this.#encodeBackground(chunk);
+      // All that this sweep met may be unchanged.
+    } while (chunk.bytes === 0 && this.#owed > 0);
     return this.#close(chunk);
   }
 
@@ -313,12 +343,19 @@ export class RamSender {
       this.#findZeroPages ? 1 : 0,
     );
     run.page = bank.getU32(SENDER_PTR + TX_NEXT_PAGE);
+    const normalPages = bank.getU32(SENDER_PTR + TX_NORMAL);
+    const zeroPages = bank.getU32(SENDER_PTR + TX_ZERO);
+    const xbzrlePages = bank.getU32(SENDER_PTR + TX_XBZRLE);
+    const unchangedPages = bank.getU32(SENDER_PTR + TX_UNCHANGED);
+    this.#owed -= normalPages + zeroPages + xbzrlePages + unchangedPages;
+    this.#xbzrle.count(bank);
     if (bytes > 0) {
       this.#namedBlock = block;
       chunk.bank = bank;
       chunk.bytes += bytes;
-      chunk.normalPages += bank.getU32(SENDER_PTR + TX_NORMAL);
-      chunk.zeroPages += bank.getU32(SENDER_PTR + TX_ZERO);
+      chunk.normalPages += normalPages;
+      chunk.zeroPages += zeroPages;
+      chunk.xbzrlePages += xbzrlePages;
     }
     const done = run.page >= run.end;
     if (!done && this.#postcopy && run.page % perHost !== 0) {
@@ -329,22 +366,23 @@ export class RamSender {
   }
 
   #close(chunk: OpenChunk): RamChunk | undefined {
-    const { buffer, bank, bytes, normalPages, zeroPages, requested } = chunk;
+    const { buffer, bank, bytes, normalPages, zeroPages, xbzrlePages, requested } = chunk;
+    this.#roundComplete = !this.#moveToOwed();
+    if (this.#roundComplete && !this.#postcopy) this.#xbzrle.start();
     if (bank === undefined) {
       this.#freeBuffers.push(buffer);
       return undefined;
     }
-    this.#owed -= normalPages + zeroPages;
     this.#normalPages += normalPages;
     this.#zeroPages += zeroPages;
     this.#bytes += bytes;
-    this.#roundComplete = !this.#moveToOwed();
     const ptr = bank.plan.sendPtrs[buffer]!;
     let isOut = true;
     return {
       bytes: bank.bytes.subarray(ptr, ptr + bytes),
       normalPages,
       zeroPages,
+      xbzrlePages,
       requested,
       endOfRound: this.#roundComplete,
       release: () => {

@@ -170,28 +170,32 @@ describe.each([
 });
 
 describe('the dirty log', () => {
-  it('loses no write of a running vCPU', async () => {
-    const source = await createRam();
-    const destination = await createRam();
-    const sender = runningSender(source);
-    const receiver = new RamReceiver(destination);
-    const touch = await startVcpu(source, 0);
-    const last = touch({ kind: 'writeOn', block: 'ram', page: 0 });
-    sender.oweAll();
-    const until = performance.now() + 300;
-    let rounds = 0;
-    for (; performance.now() < until; rounds++) {
-      feed(receiver, join(drain(sender)), [128 * KIB]);
+  it.each([0, 256 * KIB])(
+    'loses no write of a running vCPU, XBZRLE with %i bytes',
+    async (xbzrleCacheBytes) => {
+      const source = await createRam({ xbzrleCacheBytes });
+      const destination = await createRam();
+      const sender = runningSender(source, { xbzrleCacheBytes });
+      const receiver = new RamReceiver(destination);
+      const touch = await startVcpu(source, 0);
+      const last = touch({ kind: 'writeOn', block: 'ram', page: 0 });
+      sender.oweAll();
+      const until = performance.now() + 300;
+      let rounds = 0;
+      const isSeen = (): boolean => xbzrleCacheBytes === 0 || receiver.counters.xbzrlePages > 0;
+      for (; performance.now() < until || !isSeen(); rounds++) {
+        feed(receiver, join(drain(sender)), [128 * KIB]);
+        sender.syncDirty();
+      }
+      expect(rounds).toBeGreaterThan(1);
+      const { memory, ptr } = source.reserved;
+      Atomics.store(new Int32Array(memory.buffer), ptr >> 2, 1);
+      expect(await last).toBeGreaterThan(128n);
       sender.syncDirty();
-    }
-    expect(rounds).toBeGreaterThan(1);
-    const { memory, ptr } = source.reserved;
-    Atomics.store(new Int32Array(memory.buffer), ptr >> 2, 1);
-    expect(await last).toBeGreaterThan(128n);
-    sender.syncDirty();
-    feed(receiver, join(drain(sender)), [128 * KIB]);
-    expect(destination.block('ram')!.checksum()).toBe(source.block('ram')!.checksum());
-  });
+      feed(receiver, join(drain(sender)), [128 * KIB]);
+      expect(destination.block('ram')!.checksum()).toBe(source.block('ram')!.checksum());
+    },
+  );
 });
 
 describe('FaultPort', () => {

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { GuestRam, RamReceiver } from '../src/index.ts';
-import { FLAG_CONTINUE, FLAG_PAGE, FLAG_ZERO, join, KIB, record } from './migrate.ts';
+import { FLAG_CONTINUE, FLAG_PAGE, FLAG_XBZRLE, FLAG_ZERO, join, KIB, record } from './migrate.ts';
 
 /** Returns the bytes of every bank outside of RAM that a stream must never change, hashed. */
 function outside(ram: GuestRam): string {
@@ -37,6 +37,20 @@ describe('a hostile stream', () => {
       const bytes = record(at, flag, { ...(!(flag & FLAG_CONTINUE) && { name: block }), body });
       return short === 30 ? bytes.subarray(0, bytes.length >> 1) : bytes;
     });
+  // Of a page that is here or not: with data that are right, or begin so.
+  const xbzrleRecord = fc
+    .tuple(offset, name, fc.constantFrom(0, 1, 1, 1), fc.nat(6), fc.uint8Array({ maxLength: 12 }))
+    .map(([at, block, encoding, longer, data]) => {
+      const head = Uint8Array.of(
+        encoding,
+        longer === 6 ? 0xff : 0,
+        data.length + 4 + ((longer % 6) >> 2),
+      );
+      return record(at, FLAG_XBZRLE, {
+        name: block,
+        body: join([head, Uint8Array.of(0, 2, 9, 9), data]),
+      });
+    });
   const noise = fc.oneof(
     fc.uint8Array({ maxLength: 500 }),
     fc.nat(2000).map((length) => new Uint8Array(length).fill(0xff)),
@@ -44,6 +58,10 @@ describe('a hostile stream', () => {
   );
   const stream = fc.oneof(
     { weight: 4, arbitrary: fc.array(pageRecord, { maxLength: 12 }).map(join) },
+    {
+      weight: 4,
+      arbitrary: fc.array(fc.oneof(pageRecord, xbzrleRecord), { maxLength: 12 }).map(join),
+    },
     { weight: 1, arbitrary: noise },
   );
 
@@ -78,7 +96,7 @@ describe('a hostile stream', () => {
         }
         if (result.status === 'need-more') {
           expect(result.bytesNeeded).toBeGreaterThan(bytes.length - result.consumed);
-          expect(result.bytesNeeded).toBeLessThanOrEqual(8 + 256 + 4096);
+          expect(result.bytesNeeded).toBeLessThanOrEqual(8 + 256 + 3 + 4096);
         }
         expect(outside(ram) === before).toBe(true);
       }),

@@ -1,5 +1,11 @@
 import { expect } from 'vitest';
-import { type GuestRam, type RamBlock, type RamReceiver, RamSender } from '../src/index.ts';
+import {
+  type GuestRam,
+  type RamBlock,
+  type RamReceiver,
+  RamSender,
+  type RamSenderOptions,
+} from '../src/index.ts';
 
 export const KIB = 1024;
 
@@ -72,9 +78,9 @@ export function sameContent(a: GuestRam, b: GuestRam): void {
 }
 
 /** Makes a sender of a guest that runs: all pages present, none owed. */
-export function runningSender(ram: GuestRam): RamSender {
+export function runningSender(ram: GuestRam, options: RamSenderOptions = {}): RamSender {
   ram.setAllReceived(true);
-  return new RamSender(ram);
+  return new RamSender(ram, options);
 }
 
 /** Encodes one page record by hand. */
@@ -96,3 +102,4 @@ export const FLAG_ZERO = 0x02;
 export const FLAG_PAGE = 0x08;
 export const FLAG_EOS = 0x10;
 export const FLAG_CONTINUE = 0x20;
+export const FLAG_XBZRLE = 0x40;

@@ -87,6 +87,45 @@ describe.each(SHAPES)('a migration of guest memory, %s', (_, options) => {
     );
   });
 
+  it('needs no more where the changes of pages are sent, whatever fits into the cache', async () => {
+    const change = fc.tuple(fc.nat(2), fc.nat(1 << 20), fc.nat(40), fc.nat(255));
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.array(change, { maxLength: 30 }), { minLength: 2, maxLength: 7 }),
+        fc.constantFrom(4096, 16 * KIB, 256 * KIB),
+        fc.boolean(),
+        sizes,
+        async (rounds, xbzrleCacheBytes, zeroPages, cuts) => {
+          const source = await GuestRam.create(BLOCKS, { ...options, xbzrleCacheBytes: 256 * KIB });
+          const destination = await GuestRam.create(BLOCKS, options);
+          const sender = runningSender(source, { xbzrleCacheBytes, zeroPages });
+          const receiver = new RamReceiver(destination);
+          sender.oweAll();
+          for (const changes of rounds) {
+            for (const [index, at, length, fill] of changes) {
+              const block = source.blocks[index]!;
+              // Pages 0 to 11 of each block, so that most are sent again; often as they were.
+              const offset = (at % (12 * 4096)) % (block.lengthBytes - 40);
+              block.write(offset, new Uint8Array(length).fill(fill));
+            }
+            send(sender, receiver, cuts);
+            expect(sender.roundComplete).toBe(true);
+            sender.syncDirty();
+            sender.startRound();
+          }
+          send(sender, receiver, cuts);
+          sameContent(source, destination);
+          const { xbzrlePages, normalPages } = receiver.counters;
+          expect(normalPages).toBe(sender.counters.normalPages);
+          const { pages, overflow, unchanged, ...rest } = sender.xbzrle!;
+          expect(xbzrlePages).toBe(pages - overflow - unchanged);
+          expect(rest.cacheBytes).toBe(xbzrleCacheBytes);
+        },
+      ),
+      { numRuns: 20 },
+    );
+  });
+
   it('discards what is owed, then gets each host page once and whole', async () => {
     await fc.assert(
       fc.asyncProperty(
