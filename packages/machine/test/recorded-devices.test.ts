@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { ByteReader, ByteWriter, runParser } from '@wherry/bytes';
-import type { Description } from '@wherry/vmstate';
+import { type Description, formatVmdesc, type VmdescStyle } from '@wherry/vmstate';
 import { describe, expect, test } from 'vitest';
 import { listFixtures, loadFixture } from '../../../conformance/fixtures.ts';
 import { walkStream } from '../../../conformance/walk-stream.ts';
@@ -28,8 +28,9 @@ const cases: readonly (readonly [string, unknown, unknown])[] = [
   ['0000:00:04.0/virtio-balloon', virtioBalloonDescription, { virtio: virtioBalloonAtPowerOn() }],
 ];
 
-describe.each(['5.2', '7.2', '10.0', '11.1'])('a stream of QEMU %s', (release) => {
+describe.each<VmdescStyle>(['5.2', '7.2', '10.0', '11.1'])('a stream of QEMU %s', (release) => {
   const { stream } = loadFixture(release, 'host-devices');
+  const wholeText = Buffer.from(stream).toString('latin1');
 
   test.each(cases)(
     '%s loads, and saves to the same bytes and the same vmdesc',
@@ -43,9 +44,12 @@ describe.each(['5.2', '7.2', '10.0', '11.1'])('a stream of QEMU %s', (release) =
       expect(reader.available).toBe(0);
 
       const writer = new ByteWriter();
-      const saved = { name: idstr, instance_id: 0, ...description.save(writer, state) };
+      const entry = description.save(writer, state, { style: release });
+      const saved = { name: idstr, instance_id: 0, ...entry };
       expect(Buffer.from(writer.bytes).equals(body)).toBe(true);
       expect(saved).toEqual(vmdesc);
+      const text = formatVmdesc({ page_size: 4096, devices: [saved] }, release);
+      expect(wholeText).toContain(text.slice(text.indexOf('[') + 1, text.lastIndexOf(']')).trim());
     },
   );
 });
