@@ -111,12 +111,6 @@ export function isConditional({ kind, present }: Field): boolean {
   return kind.pointers === 'marked' || (kind.element.conditional ?? false);
 }
 
-type UnionToIntersection<U> = (U extends unknown ? (value: U) => void : never) extends (
-  value: infer I,
-) => void
-  ? I
-  : never;
-
 type Nothing = undefined | undefined[];
 
 type Required<K> =
@@ -138,7 +132,14 @@ type Optional<K> =
     : never;
 
 type ValueOf<K> = K extends Field<string, infer T> ? T : never;
-type ParentOf<K> = K extends Field<string, unknown, boolean, infer P> ? P : unknown;
+/** All the parts together; a union of them would be no more than the least of them. */
+type ParentsOf<K> = (
+  K extends Field<string, unknown, boolean, infer P>
+    ? (parent: P) => void
+    : never
+) extends (parent: infer All) => void
+  ? All
+  : never;
 
 type Flat<T> = { [K in keyof T]: T[K] };
 
@@ -146,5 +147,5 @@ type Flat<T> = { [K in keyof T]: T[K] };
 export type FieldsState<F extends readonly Field[]> = Flat<
   { [K in F[number] as Required<K>]: ValueOf<K> } & {
     [K in F[number] as Optional<K>]?: ValueOf<K>;
-  } & UnionToIntersection<ParentOf<F[number]>>
+  } & ParentsOf<F[number]>
 >;

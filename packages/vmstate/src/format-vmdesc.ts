@@ -49,11 +49,11 @@ class JsonText {
   }
 
   *#members(object: object): Generator<string> {
-    for (const [key, value] of Object.entries(object)) {
-      if (value === undefined) continue;
-      if (key === 'elements') {
-        for (const element of value as readonly VmdescState[]) yield* this.#members(element);
-      } else yield `${quote(key)}${this.#colon}${this.value(value)}`;
+    const { elements, ...members } = object as { elements?: readonly VmdescState[] };
+    for (const [key, value] of Object.entries(members)) {
+      // The size of a field comes behind what is inside it.
+      if (key === 'size') for (const element of elements ?? []) yield* this.#members(element);
+      if (value !== undefined) yield `${quote(key)}${this.#colon}${this.value(value)}`;
     }
   }
 

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { ByteReader, ByteWriter } from '@wherry/bytes';
 import { expect, it, describe as suite } from 'vitest';
@@ -81,6 +82,22 @@ suite.each(named)('%s', (kind, golden) => {
     expect(rows[0]).toContain(`\`${golden.hex}\``);
     if (type !== undefined) expect(rows[0]).toContain(`\`${type}\``);
   });
+});
+
+it('all are the same where no code may be made of text', () => {
+  const script = `
+    import assert from 'node:assert/strict';
+    import { bytesOf, goldens } from ${JSON.stringify(new URL('golden-kinds.ts', import.meta.url).href)};
+    assert.throws(() => new Function(''), EvalError);
+    for (const golden of goldens) {
+      const { description, state, base = {} } = golden;
+      assert.deepEqual(description.encode(state), bytesOf(golden));
+      assert.deepEqual(description.decode(bytesOf(golden), base), state);
+    }
+    console.log(goldens.length);`;
+  const flags = ['--disallow-code-generation-from-strings', '--input-type=module', '-e', script];
+  const printed = execFileSync(process.execPath, flags, { encoding: 'utf8' });
+  expect(Number(printed)).toBe(goldens.length);
 });
 
 it('every kind of the package has a golden', async () => {
