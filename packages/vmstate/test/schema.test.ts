@@ -123,14 +123,14 @@ describe('a schema of a vmdesc', () => {
     const a = { name: 'a', array_len: 2, type: 'uint16', size: 2 };
     const schema = schemaOf(device('dev', 0, state('dev', [a, { ...a, name: 'b' }])));
     expect(() => decode(schema, '0001 0002 0003')).toThrow(
-      expect.objectContaining({ code: 'SCHEMA_AMBIGUOUS', offset: 1000, path: ['dev'] }),
+      expect.objectContaining({ code: 'SCHEMA_AMBIGUOUS', offset: 1006, path: ['dev', 'b', '1'] }),
     );
   });
 
-  it('finds other holes in an array of pointers', () => {
+  it.each(['nullptr', 'ptr-marker'])('finds other holes in an array of pointers, %s', (type) => {
     const pointee = state('p', [{ name: 'v', type: 'uint32', size: 4 }]);
     const run = { name: 'p', type: 'struct', struct: pointee, size: 4 };
-    const hole = { name: 'p', type: 'nullptr', size: 1 };
+    const hole = { name: 'p', type, size: 1 };
     const schema = schemaOf(device('dev', 0, state('dev', [run, hole, run])));
     const [one, none] = [{ v: 1 }, bytesOf('30')];
     expect(decode(schema, '00000001 30 00000001')).toMatchObject([{ p: [one] }, { p: none }, {}]);

@@ -44,7 +44,9 @@ function fieldsOf(node: StateNode): VmdescField[] {
     return [{ name: name.slice(0, -`[${index}]`.length), index, ...elementOf(node) }];
   }
   // Elements that are alike are described once, and so are those of each run of an array of pointers.
-  const hasHoles = children.some((child) => child.type === 'nullptr');
+  const hasHoles = children.some(
+    (child) => child.type === 'nullptr' || child.type === 'ptr-marker',
+  );
   const runs: { element: Element; text: string; count: number }[] = [];
   for (const child of children) {
     const element = elementOf(child);

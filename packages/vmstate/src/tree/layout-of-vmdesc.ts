@@ -46,8 +46,9 @@ export class VmdescCompiler {
     let end = i;
     while (isSame(fields[end])) end++;
     const run = fields.slice(i, end);
-    const isParted = run.some(({ type }) => type === 'nullptr') && run.some((f) => f.struct);
-    return isParted ? run.length : 1;
+    // Markers one by one belong to elements that the receiver allocates: each has one of its own.
+    const areRuns = run.every((f, j) => !isMarker(f) || j === 0 || !isMarker(run[j - 1]!));
+    return areRuns && run.some(isMarker) && run.some((f) => f.struct) ? run.length : 1;
   }
 
   #mergedRun(run: readonly VmdescField[]): Item {
@@ -156,6 +157,11 @@ export class VmdescCompiler {
 }
 
 const NO_SUBSECTIONS: Subsections = { required: [], get: () => undefined };
+
+/** Whether a field stands for elements that are NULL; QEMU 11.1 has its own name for them. */
+function isMarker({ type }: VmdescField): boolean {
+  return type === 'nullptr' || type === 'ptr-marker';
+}
 
 /** Types whose size another field, or the device's state, decides. */
 const FREE_TYPES: ReadonlySet<string> = new Set([

@@ -63,9 +63,11 @@ export function decodeByCandidates(
         break;
       }
       const reading = findReading(layout, body, offset);
-      if (reading === 'several' || reading === 'too many') throw ambiguous(idstr, reading, offset);
+      if (reading === 'several' || reading === 'too many') {
+        throw ambiguous(idstr, reading, offset, closest);
+      }
       if (reading === 'none') continue;
-      if (isDoubtful?.(reading)) throw ambiguous(idstr, 'several', offset);
+      if (isDoubtful?.(reading)) throw ambiguous(idstr, 'several', offset, closest);
       return reading;
     }
   }
@@ -108,13 +110,19 @@ function mismatchAtEnd(cursor: Cursor): Mismatch {
   };
 }
 
-function ambiguous(idstr: string, reading: 'several' | 'too many', offset: number): VmstateError {
+function ambiguous(
+  idstr: string,
+  reading: 'several' | 'too many',
+  offset: number,
+  closest: Mismatch | undefined,
+): VmstateError {
   return new VmstateError('SCHEMA_AMBIGUOUS', 'The schema leaves open how a section reads', {
     expected: 'one reading that fills the section',
     found: reading === 'several' ? 'more than one' : 'more than can be tried',
-    offset,
-    path: [idstr],
+    // Where it first differs from the schema as it stands.
+    offset: offset + (closest?.at ?? 0),
+    path: [idstr, ...(closest?.path ?? [])],
     likely:
-      'Give a precopy stream of the same machine instead: its vmdesc says which fields were sent, and how many elements arrays had',
+      'Give a precopy stream of the same machine, in a like state: its vmdesc says which fields were sent, and how many elements arrays had',
   });
 }
