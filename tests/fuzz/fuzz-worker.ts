@@ -1,6 +1,6 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { ByteReader, runParser, WherryError } from '@wherry/bytes';
-import { decodeDevices, StreamWalk } from '@wherry/snapshot';
+import { decodeDevices, findVmdesc, locate, type RamSink, StreamWalk } from '@wherry/snapshot';
 import { mutate } from './mutate.ts';
 import { Random } from './random.ts';
 import { fuzzSeeds } from './seeds.ts';
@@ -26,22 +26,29 @@ export interface FuzzResult {
 
 /** Reads a stream as `wherry inspect` does, at once or in pieces. */
 function read(bytes: Uint8Array, random: Random): void {
-  const walk = new StreamWalk();
+  const at = random.below(8) === 0 ? random.below(bytes.length + 1) : undefined;
+  const walk = new StreamWalk({
+    at,
+    ramSink: random.below(4) === 0 ? inBounds : undefined,
+    vmdesc: random.below(16) === 0 ? findVmdesc(bytes, 0) : undefined,
+  });
   try {
     if (random.below(8) > 0) {
       const reader = ByteReader.over(bytes);
-      runParser(walk.walk(reader), reader);
+      runParser(walk.walkFile(reader), reader);
     } else {
       readInPieces(walk, bytes, random);
     }
   } finally {
     for (const { mismatch } of decodeDevices(walk.model)) check(mismatch);
+    const found = locate(walk.model);
+    if (found !== undefined) checkPlace(found.range, found.offset, at);
   }
 }
 
 function readInPieces(walk: StreamWalk, bytes: Uint8Array, random: Random): void {
   const reader = new ByteReader({ storage: new Uint8Array(16 * 1024) });
-  const parser = walk.walk(reader);
+  const parser = walk.walkFile(reader);
   let at = 0;
   while (parser.next().done !== true) {
     const room = reader.space();
@@ -58,6 +65,32 @@ function check(error: WherryError | undefined): void {
   if (error === undefined) return;
   if (error.what === '' || error.offset === undefined) {
     throw new Error(`an error without a place: ${error.code} ${error.message}`);
+  }
+}
+
+/** Whoever writes RAM to files relies on it: nothing lies outside its block. */
+const inBounds: RamSink = {
+  begin: () => {},
+  page: ({ usedBytes }, offset, { length }) => checkBounds(usedBytes, offset, length),
+  zero: ({ usedBytes }, offset, length) => checkBounds(usedBytes, offset, length),
+  xbzrle: ({ usedBytes }, offset, length) => checkBounds(usedBytes, offset, length),
+  compressed: ({ usedBytes }, offset, length) => checkBounds(usedBytes, offset, length),
+};
+
+function checkBounds(usedBytes: number, offset: number, length: number): void {
+  if (offset < 0 || length < 0 || offset + length > usedBytes) {
+    throw new Error(`${length} bytes at ${offset} of a block of ${usedBytes}`);
+  }
+}
+
+function checkPlace(
+  range: { readonly offset: number; readonly lengthBytes: number },
+  offset: number,
+  asked: number | undefined,
+): void {
+  const end = range.offset + range.lengthBytes;
+  if (offset !== asked || offset < range.offset || offset >= end) {
+    throw new Error(`asked for ${asked}: found ${offset} in ${range.offset} to ${end}`);
   }
 }
 

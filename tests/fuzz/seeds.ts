@@ -3,6 +3,14 @@ import { StreamWalk } from '@wherry/snapshot';
 import { RamFlag, writeCommand, writeRamWord, writeVmdesc } from '@wherry/stream';
 import { listFixtures, loadFixture } from '../../conformance/fixtures.ts';
 import {
+  footerlessStream,
+  libvirtImage,
+  liveStream,
+  mappedRamFile,
+  postcopyStream,
+  recoveryStream,
+} from '../../packages/snapshot/test/sections.ts';
+import {
   SyntheticStream,
   smallStream,
   someRecords,
@@ -15,6 +23,15 @@ const DEVICE_BYTES = 8 * 1024;
 export function fuzzSeeds(): Uint8Array[] {
   return [
     smallStream(),
+    liveStream(),
+    postcopyStream(),
+    recoveryStream(),
+    mappedRamFile(),
+    libvirtImage(smallStream(), { cookie: '<cookie/>' }),
+    footerlessStream([
+      { idstr: 'a', body: new Uint8Array(30).fill(4) },
+      { idstr: 'b', body: new Uint8Array(300), describedBytes: 20 },
+    ]),
     ...listFixtures().flatMap(({ release, case: name }) => {
       if (!canBeCut(name)) return [];
       const { stream } = loadFixture(release, name);

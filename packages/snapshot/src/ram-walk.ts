@@ -136,7 +136,7 @@ export class RamWalk {
       yield* need(reader, 1);
       const fill = reader.u8();
       if (fill !== 0) throw badFill(block, fill, at);
-      sink?.zero(block, pageOffset, pageBytes, at);
+      sink?.zero(block, pageOffset, Math.min(pageBytes, block.usedBytes - pageOffset), at);
     } else if (kind === 'xbzrle') {
       const encoded = yield* bytesOf(reader, dataBytes);
       const path = ['ram', block.name, `page 0x${pageOffset.toString(16)}`];
@@ -193,7 +193,7 @@ export class RamWalk {
       const low = reader.peekU32(4);
       const flags = low & (pageBytes - 1);
       const pageOffset = reader.peekU32(0) * 2 ** 32 + (low - flags);
-      if (pageOffset >= usedBytes) return;
+      if (pageOffset + pageBytes > usedBytes) return;
       if (flags === (RamFlag.page | RamFlag.continue)) {
         if (reader.available < 8 + pageBytes) return;
         pages.page++;
@@ -235,17 +235,18 @@ function* bytesOf(reader: ByteReader, count: number): Parser<Uint8Array> {
   return reader.available >= count ? reader.view(count) : yield* collect(reader, count);
 }
 
-function checkPage(block: RamBlockModel, record: PageRecord, alignment: number): void {
+/** @param pageBytes 1 where it is not known */
+function checkPage(block: RamBlockModel, record: PageRecord, pageBytes: number): void {
   const { pageOffset, offset } = record;
-  if (pageOffset < block.usedBytes && pageOffset % alignment === 0) return;
-  const isBehind = pageOffset >= block.usedBytes;
+  const isBehind = pageOffset + pageBytes > block.usedBytes;
+  if (!isBehind && pageOffset % pageBytes === 0) return;
   throw new StreamError(
     'RAM_RECORD_INVALID',
     isBehind ? 'A page lies behind the end of its RAM block' : 'A page has a crooked address',
     {
       expected: isBehind
-        ? `less than 0x${block.usedBytes.toString(16)}`
-        : `a multiple of ${alignment}`,
+        ? `an end at 0x${block.usedBytes.toString(16)} or before`
+        : `a multiple of ${pageBytes}`,
       found: `0x${pageOffset.toString(16)}`,
       offset,
       path: ['ram', block.name],
