@@ -3,6 +3,7 @@ import { measure } from './engine-case.ts';
 import { engineCases } from './engine-cases.ts';
 import { judge, summarize } from './measurement.ts';
 import { drawTable } from './table.ts';
+import { vmstateCases } from './vmstate-cases.ts';
 
 const MiB = 2 ** 20;
 
@@ -14,6 +15,14 @@ describe('the cases of the page engine', () => {
     expect(measured.figure!.value).toBeGreaterThan(0);
     expect(measured.ratio).toBeCloseTo(measured.figure!.value / measured.limit!.value);
     expect(drawTable([measured])).toContain(each.name);
+  });
+});
+
+describe('the cases of device state', () => {
+  it.each(vmstateCases())('$name: its checks pass, and it can be measured', async (each) => {
+    const measured = await measure(each, { rounds: 1, iterations: 1, timeMs: 0 });
+    expect(measured.figure).toMatchObject({ unit: 'MB/s' });
+    expect(measured.figure!.value).toBeGreaterThan(0);
   });
 });
 

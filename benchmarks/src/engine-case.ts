@@ -9,12 +9,14 @@ export interface Timed {
   readonly run: () => unknown;
 }
 
-/** One case of the page engine: a figure beside a limit, both over the same count of bytes. */
+/** One case in this process: a figure beside a limit, both over the same count of bytes. */
 export interface EngineCase {
   readonly name: string;
   readonly lengthBytes: number;
   readonly mark?: number;
   readonly limitIs: string;
+  /** Default `GiB/s`. */
+  readonly unit?: 'GiB/s' | 'MB/s';
   /** Makes memory, checks that the result is right, and gives what to time. @throws Error if it is not */
   set(): Promise<{ readonly figure: Timed; readonly limit: Timed }>;
   /** Runs that each need memory of their own are few. */
@@ -38,7 +40,9 @@ const GiB = 2 ** 30;
  */
 export async function measure(each: EngineCase, counts: SampleCounts): Promise<Measurement> {
   const { figure, limit } = await each.set();
-  const rate = (ms: number): number => each.lengthBytes / GiB / (ms / 1000);
+  const { unit = 'GiB/s' } = each;
+  const unitBytes = unit === 'GiB/s' ? GiB : 1e6;
+  const rate = (ms: number): number => each.lengthBytes / unitBytes / (ms / 1000);
   const rates = { figure: [] as number[], limit: [] as number[] };
   const ratios: number[] = [];
   for (let round = 0; round < counts.rounds; round++) {
@@ -74,8 +78,8 @@ export async function measure(each: EngineCase, counts: SampleCounts): Promise<M
   const ratio = median(ratios);
   return {
     name: each.name,
-    figure: summarize(rates.figure, 'GiB/s'),
-    limit: { ...summarize(rates.limit, 'GiB/s'), what: each.limitIs },
+    figure: summarize(rates.figure, unit),
+    limit: { ...summarize(rates.limit, unit), what: each.limitIs },
     ratio,
     mark: each.mark,
     verdict: judge(ratio, each.mark),

@@ -6,6 +6,7 @@ import { engineCases } from './engine-cases.ts';
 import type { Measurement } from './measurement.ts';
 import { measureMigration, migrationCases } from './migration-cases.ts';
 import { drawTable } from './table.ts';
+import { vmstateCases } from './vmstate-cases.ts';
 
 const MiB = 2 ** 20;
 const GiB = 2 ** 30;
@@ -48,7 +49,7 @@ if (options.help) {
   process.exit(0);
 }
 const { only, quick } = options;
-const engine = engineCases(SIZES).filter(({ name }) => only.test(name));
+const engine = [...engineCases(SIZES), ...vmstateCases()].filter(({ name }) => only.test(name));
 const migrations = migrationCases().filter(({ name }) => only.test(name));
 const commands = commandCases().filter(({ name }) => only.test(name));
 if (engine.length + commands.length + migrations.length === 0) refuse(`No case matches ${only}.`);
