@@ -9,6 +9,7 @@ import {
   need,
   type Parser,
   runParser,
+  skip,
 } from './index.ts';
 
 function* item(reader: ByteReader): Parser<readonly unknown[]> {
@@ -91,6 +92,53 @@ describe('ByteReader', () => {
     );
     expect(() => reader.size()).toThrow(expect.objectContaining({ code: 'VALUE_OUT_OF_RANGE' }));
     expect(() => reader.text(1)).toThrow(expect.objectContaining({ code: 'NOT_TEXT', offset: 8 }));
+  });
+});
+
+describe('skip', () => {
+  it('passes over what arrives in any pieces, and over what is never read', () => {
+    fc.assert(
+      fc.property(
+        fc.nat(500),
+        fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1 }),
+        fc.boolean(),
+        (count, pieces, isSeekable) => {
+          const wire = new Uint8Array(count + 1);
+          wire[count] = 7;
+          const reader = new ByteReader({ storage: new Uint8Array(64) });
+          const parser = (function* (): Parser<number> {
+            yield* skip(reader, count);
+            yield* need(reader, 1);
+            return reader.u8();
+          })();
+          let step = parser.next();
+          for (let at = 0, i = 0; !step.done; i++) {
+            if (isSeekable && reader.unwantedBytes > 0) {
+              const jump = Math.min(reader.unwantedBytes, pieces[i % pieces.length] ?? 1);
+              reader.jump(jump);
+              at += jump;
+            }
+            const piece = wire.subarray(at, at + (pieces[(i + 1) % pieces.length] ?? 1));
+            at += piece.length;
+            reader.push(piece);
+            step = parser.next();
+          }
+          expect(step.value).toBe(7);
+          expect(reader.unwantedBytes).toBe(0);
+        },
+      ),
+    );
+  });
+
+  it('says where the input ends before', () => {
+    expect(() =>
+      runParser(
+        skip(ByteReader.over(new Uint8Array(5), 100), 9),
+        ByteReader.over(new Uint8Array(0)),
+      ),
+    ).toThrow(
+      expect.objectContaining({ code: 'UNEXPECTED_END', offset: 105, expected: '4 more bytes' }),
+    );
   });
 });
 
