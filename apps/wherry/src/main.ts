@@ -45,6 +45,13 @@ const COMMANDS: ReadonlyMap<string, Entry> = new Map([
     },
   ],
   [
+    'check',
+    {
+      summary: 'say before a migration whether the other side will load it',
+      load: async () => (await import('./check/command.ts')).checkCommand(),
+    },
+  ],
+  [
     'receive',
     {
       summary: 'take a guest out of a real QEMU and keep its stream in a file',

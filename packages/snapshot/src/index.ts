@@ -8,6 +8,7 @@ export {
 export { findVmdesc, VMDESC_TAIL_BYTES } from './find-vmdesc.ts';
 export { locate } from './locate.ts';
 export type { RamSink } from './ram-sink.ts';
+export { streamFacts } from './stream-facts.ts';
 export type {
   CommandModel,
   ContainerModel,

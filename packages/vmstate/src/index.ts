@@ -19,6 +19,30 @@ export {
   type VbufferOptions,
   vbuffer,
 } from './buffer-kinds.ts';
+export { type CheckOptions, checkDumps } from './check/check-dumps.ts';
+export { type CheckedPair, type CheckMatrix, checkMatrix } from './check/check-matrix.ts';
+export {
+  type CheckSide,
+  checkDumpAgainstStream,
+  checkStream,
+  type StreamFacts,
+  type StreamSection,
+} from './check/check-stream.ts';
+export {
+  type CheckRule,
+  checkRules,
+  type Direction,
+  type Finding,
+  type Verdict,
+  worstVerdict,
+} from './check/finding.ts';
+export {
+  addKnown,
+  builtInKnown,
+  compareReleases,
+  type Known,
+  type KnownCondition,
+} from './check/known.ts';
 export {
   type DecodeOptions,
   Description,

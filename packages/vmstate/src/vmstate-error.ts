@@ -18,7 +18,8 @@ export type VmstateErrorCode =
   | 'SCHEMA_MISMATCH'
   | 'SCHEMA_AMBIGUOUS'
   | 'PATH_UNKNOWN'
-  | 'DUMP_INVALID';
+  | 'DUMP_INVALID'
+  | 'KNOWN_INVALID';
 
 /** Says that device state could not be saved or loaded, and in which section and field. */
 export class VmstateError extends WherryError<VmstateErrorCode> {
