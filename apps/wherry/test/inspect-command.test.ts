@@ -1,7 +1,9 @@
 import { execFile, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { ByteWriter } from '@wherry/bytes';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { loadFixture } from '../../../conformance/fixtures.ts';
@@ -159,11 +161,150 @@ describe('wherry inspect', () => {
     ['a missing file', ['/nowhere/stream'], 'no such file'],
     ['a directory', [import.meta.dirname], 'directory'],
     ['no file', [], 'Name a file'],
+    ['standard input twice', ['-', '-'], 'once only'],
+    ['an unknown tool', ['-', '--as', 'virsh'], 'analyze-migration'],
+    ['an unknown dump', ['-', '-d', 'memory'], 'state or desc'],
+    ['two formats', ['-', '--json', '-d', 'state'], 'two formats'],
+    ['an offset that is none', ['-', '--at', 'end'], '0x1a2b'],
     ['an unknown option', ['-', '--yaml'], 'unknown option'],
   ])('calls %s wrong usage', async (_, args, message) => {
     const { code, stderr } = await inspect(args);
     expect(code).toBe(2);
     expect(stderr).toContain(message);
+  });
+
+  test('shows chosen devices, of several files', async () => {
+    const { stream } = loadFixture('11.1', 'precopy-devices');
+    const paths = [write('devices.qevm', stream), write('small.qevm', smallStream())];
+    const { code, stdout } = await inspect([...paths, '--device', 't?m*']);
+    expect(code).toBe(0);
+    expect(stdout).toContain('devices.qevm\nMigration stream');
+    expect(stdout).toContain('  timer, instance 0, version 2');
+    expect(stdout).not.toContain('  apic,');
+    expect(stdout).toContain('none of them matches --device');
+    const objects = (await inspect([...paths, '--json', '--device', 'timer'])).stdout;
+    const [first, second] = objects.split(/\n(?=\{"report")/).map((text) => JSON.parse(text));
+    expect(first).toMatchObject({ report: 1, file: paths[0], devices: [{ idstr: 'timer' }] });
+    expect(second).toMatchObject({ report: 1, file: paths[1], devices: [] });
+  });
+
+  test('says which of several files is broken, and reads the others', async () => {
+    const whole = write('small.qevm', smallStream());
+    const broken = write('broken.qevm', smallStream().subarray(0, 300));
+    const { code, stdout, stderr } = await inspect([broken, whole]);
+    expect(code).toBe(1);
+    expect(stderr).toContain('broken.qevm: The input ends too early');
+    expect(stderr).not.toContain('small.qevm');
+    expect(stdout).toContain('The stream ends at 0x22e2');
+  });
+
+  test('says what a byte is', async () => {
+    const path = write('small.qevm', smallStream());
+    expect((await inspect([path, '--at', '0x20dd'])).stdout).toMatchInlineSnapshot(`
+      "Byte 0x20dd (8413)
+        is        Byte 3 of the field id, type uint32
+        in        toy (full of section 9) > id
+        range     0x20da (8410) to 0x20de (8414), 4 bytes
+        value     3735928559 (0xdeadbeef)
+      "
+    `);
+    expect(await inspect([path, '--at', '999999'])).toMatchObject({
+      code: 1,
+      stdout: '',
+      stderr: expect.stringContaining('no such byte'),
+    });
+    const { stdout } = await inspect([path, '--at', '3', '--json']);
+    expect(JSON.parse(stdout).located).toMatchObject({ offset: 3, path: ['header'] });
+  });
+
+  test('writes RAM to files', async () => {
+    const ram = join(directory, 'ram');
+    const args = [write('small.qevm', smallStream()), '--ram', ram];
+    const { code, stdout } = await inspect(args);
+    expect(code).toBe(0);
+    const page = readFileSync(join(ram, 'pc.ram'));
+    expect([page.length, page[0], page[0x1000]]).toEqual([16384, 7, 0x7e]);
+    const sha256 = createHash('sha256').update(page).digest('hex');
+    expect(stdout).toContain(`SHA-256 ${sha256}  ${join(ram, 'pc.ram')}`);
+    expect(await inspect(args)).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('--force'),
+    });
+    expect((await inspect([...args, '--force'])).code).toBe(0);
+  });
+
+  test.each([
+    ['gzip', gzipSync],
+    ['zstd', zstdCompressSync],
+  ])('unpacks %s', async (name, pack) => {
+    const { code, stdout } = await inspect(['-', '--json'], pack(smallStream()));
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ packed: name, end: { endOffset: 8930 } });
+  });
+
+  test('decodes a postcopy stream by another stream, or by a dump', async () => {
+    const postcopy = write('postcopy.qevm', loadFixture('11.1', 'postcopy').stream);
+    const precopy = write('precopy.qevm', loadFixture('11.1', 'precopy').stream);
+    const dumps = join(import.meta.dirname, '../../../conformance/fixtures/11.1/dumps');
+    for (const schema of [precopy, join(dumps, 'pc-q35-5.2.json.gz')]) {
+      const { code, stdout } = await inspect([postcopy, '--json', '--schema', schema]);
+      expect(code).toBe(0);
+      const { devices } = JSON.parse(stdout);
+      const i8259 = devices.find(({ idstr }: { idstr: string }) => idstr === 'i8259');
+      expect(i8259).toMatchObject({ by: 'schema' });
+      expect(i8259.fields.map(({ name }: { name: string }) => name)).toContain('irr');
+    }
+    expect(await inspect([postcopy, '--schema', postcopy])).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('has no vmdesc'),
+    });
+  });
+
+  test("prints what QEMU's analyser prints, by its own options too", async () => {
+    const path = write('small.qevm', smallStream());
+    const state = await inspect([path, '--as', 'analyze-migration']);
+    expect(state).toMatchObject({ code: 0, stderr: '' });
+    expect(state.stdout).toMatchInlineSnapshot(`
+      "{
+          "ram (2)": {
+              "section sizes": {
+                  "pc.ram": "0x0000000000004000",
+                  "rom": "0x0000000000001000"
+              }
+          },
+          "toy (9)": {
+              "id": "0xdeadbeef",
+              "when": "0xffffffffffffffff",
+              "counts": [
+                  "0x0000",
+                  "0x0005"
+              ],
+              "inner": {
+                  "on": true
+              },
+              "toy/more": {
+                  "level": "0x7e"
+              }
+          }
+      }
+      "
+    `);
+    expect(await inspect(['-f', path])).toEqual(state);
+    const description = await inspect(['-f', path, '-d', 'desc']);
+    expect(description.stdout).toMatch(/^\{\n {4}"page_size": 4096,\n {4}"devices": \[\n/);
+    expect(await inspect([path, '--as', 'analyze-migration', '--desc'])).toEqual(description);
+  });
+
+  test("keeps a section that its description does not fit out of the analyser's format", async () => {
+    const toy = { name: 'toy', instance_id: 0, vmsd_name: 'toy', version: 1 };
+    const fields = [{ name: 'level', type: 'uint32', size: 4 }];
+    const bytes = new SyntheticStream()
+      .begin()
+      .device('toy', 1, new Uint8Array(2))
+      .end({ page_size: 4096, devices: [{ ...toy, fields }] });
+    const { code, stdout, stderr } = await inspect(['-', '--as', 'analyze-migration'], bytes);
+    expect([code, JSON.parse(stdout)]).toEqual([1, { 'toy (1)': null }]);
+    expect(stderr).toContain('toy');
   });
 
   test('does not let a name steer the terminal', async () => {

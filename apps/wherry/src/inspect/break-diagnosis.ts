@@ -24,9 +24,15 @@ export function diagnoseBreak(
         ...fieldAtBreak(model, schema, diagnosis),
         cause: causeOfEnd(model, path, head),
       };
+    case 'VALUE_OUT_OF_RANGE':
+      if (model.partial === undefined || model.partial.kind === 'full') return diagnosis;
+      return {
+        ...diagnosis,
+        cause: model.partial.idstr === 'ram' ? 'RAM_RECORD_INVALID' : 'LIVE_SECTION_INVALID',
+      };
     case 'FOOTER_MISSING':
-      // A body whose end was looked for up to the end of the input.
-      if (model.partial?.kind !== 'full' || error.found !== undefined) return diagnosis;
+      // A device's end was looked for in all that follows; with the stream's own end in it, nothing was cut.
+      if (model.partial?.kind !== 'full' || holdsVmdesc(model.partial.body)) return diagnosis;
       return {
         ...diagnosis,
         ...fieldAtBreak(model, schema, diagnosis),
@@ -82,4 +88,9 @@ function fieldAtBreak(
     const { path: fields = [] } = error as Partial<WherryError>;
     return { path: [...path, ...fields.slice(1)] };
   }
+}
+
+function holdsVmdesc(body: Uint8Array = new Uint8Array()): boolean {
+  const tail = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
+  return tail.at(-1) === 0x7d && tail.includes('"page_size"');
 }

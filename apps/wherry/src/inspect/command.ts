@@ -3,6 +3,7 @@ import { CliError } from '../cli-error.ts';
 import { inspectFile, nameOf } from './inspect-file.ts';
 import { type InspectFlags, type InspectOptions, inspectOptions } from './options.ts';
 import { escapeControls, writeAll } from './output.ts';
+import { readSchemaFile } from './schema-file.ts';
 
 /** Makes the command `wherry inspect`. */
 export function inspectCommand(): Command {
@@ -12,6 +13,10 @@ export function inspectCommand(): Command {
     .option('--json', 'print a JSON object for each file (described in docs/inspect.md)')
     .option('--device <glob>', 'show only devices whose name matches: * any text, ? one character')
     .option('--at <offset>', 'say what the byte at this offset is (0x… or decimal)')
+    .option(
+      '--schema <file>',
+      'describe the devices by another stream of the machine, or by its -dump-vmstate file',
+    )
     .option('--ram <dir>', 'write each RAM block to a sparse file in this directory')
     .option('--force', 'let --ram and -x replace files')
     .option('--as <tool>', "print what another tool prints: analyze-migration, QEMU's analyser")
@@ -42,15 +47,16 @@ Exit codes: 0 every stream is whole, 1 one is broken, 2 wrong usage.`,
 
 /** Inspects each file in turn. @throws CliError 1 when one is broken, after the last; 2 for a file that cannot be opened */
 async function inspectAll(options: InspectOptions): Promise<void> {
-  const { files, format } = options;
-  if (files.length === 1) return inspectFile(files[0]!, options);
+  const { files, format, schemaPath } = options;
+  const schema = schemaPath === undefined ? undefined : await readSchemaFile(schemaPath);
+  if (files.length === 1) return inspectFile(files[0]!, options, schema);
   let exitCode = 0;
   for (const [i, file] of files.entries()) {
     if (format === 'text') {
       await writeAll(process.stdout, [`${i === 0 ? '' : '\n'}${escapeControls(nameOf(file))}\n`]);
     }
     try {
-      await inspectFile(file, options);
+      await inspectFile(file, options, schema);
     } catch (error) {
       if (!(error instanceof CliError)) throw error;
       console.error(`wherry: ${error.message}`);

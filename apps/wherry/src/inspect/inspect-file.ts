@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { locate, type StreamModel, type WalkOptions } from '@wherry/snapshot';
+import type { Schema } from '@wherry/vmstate';
 import { CliError } from '../cli-error.ts';
 import { formatDescription, formatState } from './analyze/analyze-migration.ts';
 import { diagnoseBreak } from './break-diagnosis.ts';
@@ -13,6 +14,7 @@ import { ReadProgress } from './read-progress.ts';
 import { formatJson } from './report-json.ts';
 import { fitLines } from './report-layout.ts';
 import { formatLocated, formatReport, type ReportOptions } from './report-text.ts';
+import type { SchemaFile } from './schema-file.ts';
 import { walkSource } from './walk-source.ts';
 
 /**
@@ -20,12 +22,17 @@ import { walkSource } from './walk-source.ts';
  *
  * @throws CliError 1 when the stream is broken: what comes before the break was printed; 2 when the file cannot be opened
  */
-export async function inspectFile(path: string, options: InspectOptions): Promise<void> {
+export async function inspectFile(
+  path: string,
+  options: InspectOptions,
+  schemaFile: SchemaFile | undefined,
+): Promise<void> {
+  const schema = schemaFile?.schema;
   const ram =
     options.ramDirectory === undefined
       ? undefined
       : new RamFiles(options.ramDirectory, options.replace);
-  const walked = await walkFile(path, options, ram);
+  const walked = await walkFile(path, options, ram, schema);
   const { model } = walked;
   ram?.finish(model, walked.error === undefined);
   let error = walked.error;
@@ -35,7 +42,8 @@ export async function inspectFile(path: string, options: InspectOptions): Promis
   const report: ReportOptions = {
     file: path,
     columns: process.stdout.columns ?? 80,
-    schema: options.schema,
+    schema,
+    schemaMachineType: schemaFile?.machineType,
     isShown: options.isShown,
     packed: walked.packed,
     ramFiles: ram?.names,
@@ -59,8 +67,9 @@ interface WalkedFile {
 
 async function walkFile(
   path: string,
-  { at, schema }: InspectOptions,
+  { at }: InspectOptions,
   ramSink: RamFiles | undefined,
+  schema: Schema | undefined,
 ): Promise<WalkedFile> {
   let input: Input | undefined;
   const progress = new ReadProgress(process.stderr, nameOf(path));
@@ -91,7 +100,7 @@ function format(
   report: ReportOptions,
   error: () => Diagnosis | undefined,
 ): Iterable<string> {
-  const located = options.at === undefined ? undefined : locate(model, options);
+  const located = options.at === undefined ? undefined : locate(model, report);
   switch (options.format) {
     case 'json':
       return formatJson(model, located, report, error);

@@ -1,4 +1,3 @@
-import type { Schema } from '@wherry/vmstate';
 import { CliError } from '../cli-error.ts';
 
 /** The options of `wherry inspect` as commander gives them. */
@@ -13,6 +12,7 @@ export interface InspectFlags {
   readonly ram?: string;
   readonly force?: boolean;
   readonly at?: string;
+  readonly schema?: string;
 }
 
 /** What to print of each file. */
@@ -29,7 +29,8 @@ export interface InspectOptions {
   readonly replace: boolean;
   /** Where the analyser's files go, with its -x. */
   readonly extractsTo?: string | undefined;
-  readonly schema?: Schema | undefined;
+  /** File that describes the devices which the stream does not. */
+  readonly schemaPath?: string | undefined;
 }
 
 /** Checks the options against each other. @throws CliError 2 */
@@ -39,6 +40,7 @@ export function inspectOptions(args: readonly string[], flags: InspectFlags): In
   if (files.filter((file) => file === '-').length > 1) {
     throw wrong('Standard input can be read once only');
   }
+  if (flags.schema === '-') throw wrong('--schema takes a file, not standard input');
   if (flags.ram !== undefined && files.length > 1) throw wrong('--ram takes the RAM of one file');
   if (flags.at !== undefined && flags.json !== true && files.length > 1) {
     throw wrong('--at asks for a byte of one file');
@@ -52,6 +54,7 @@ export function inspectOptions(args: readonly string[], flags: InspectFlags): In
     ramDirectory: flags.ram ?? extractsTo,
     replace: flags.force === true,
     extractsTo,
+    schemaPath: flags.schema,
   };
 }
 

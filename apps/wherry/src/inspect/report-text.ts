@@ -19,6 +19,8 @@ export interface ReportOptions {
   readonly columns: number;
   /** Describes the devices that the stream does not. */
   readonly schema: Schema | undefined;
+  /** The machine type that the schema belongs to, where it is known. */
+  readonly schemaMachineType: string | undefined;
   /** What the stream was unpacked from. */
   readonly packed: string | undefined;
   /** The files that RAM was written to, by block. */
@@ -37,6 +39,7 @@ export function* formatReport(model: StreamModel, options: ReportOptions): Gener
   if (version !== undefined) {
     yield `Migration stream, version ${version}`;
     yield* formatConfiguration(model);
+    yield* formatSchema(model, options);
   } else if (model.isRecovery === true) {
     yield 'Connection of a postcopy recovery: it has no header';
   } else {
@@ -92,6 +95,15 @@ function* formatConfiguration({ configuration }: StreamModel): Generator<string>
   if (targetPageBits !== undefined) yield `Target page      ${2 ** targetPageBits} bytes`;
   if (capabilities !== undefined) yield `Capabilities     ${capabilities.join(', ')}`;
   if (uuid !== undefined) yield `UUID             ${formatUuid(uuid)}`;
+}
+
+function* formatSchema(
+  { configuration }: StreamModel,
+  { schemaMachineType: machineType }: ReportOptions,
+): Generator<string> {
+  if (machineType === undefined) return;
+  const isSame = configuration === undefined || configuration.machineType === machineType;
+  yield `Schema           of machine type ${machineType}${isSame ? '' : ', which is another one (cause MACHINE_TYPE)'}`;
 }
 
 function* formatLive({ dirtyBitmaps = [], liveSections }: StreamModel): Generator<string> {

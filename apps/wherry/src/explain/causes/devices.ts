@@ -185,7 +185,21 @@ export const DEVICES: readonly Cause[] = [
     why: 'QEMU before 10.0 describes arrays of pointers with holes wrongly; otherwise the section is damaged, or the description given belongs to another machine.',
     action:
       'If a schema was given, take one of the very same machine. Otherwise compare the bytes with a second recording.',
-    errors: ['VMDESC_MISMATCH'],
+    errors: ['VMDESC_MISMATCH', 'SCHEMA_MISMATCH'],
+  },
+  {
+    code: 'SCHEMA_AMBIGUOUS',
+    what: 'The state of a device can be read in several ways by what is known of it',
+    why: 'A dump tells neither the lengths of arrays nor which conditional fields are sent, so that several readings fill the section.',
+    action: 'Give `--schema` another stream of the same machine: its vmdesc leaves nothing open.',
+    errors: ['SCHEMA_AMBIGUOUS'],
+  },
+  {
+    code: 'DUMP_INVALID',
+    what: 'The file is no dump of device types as -dump-vmstate writes it',
+    why: 'Another file was named, or it was cut.',
+    action: 'Write it anew: qemu-system-… -M MACHINE -dump-vmstate FILE.',
+    errors: ['DUMP_INVALID'],
   },
   {
     code: 'NOT_MIGRATABLE',
