@@ -29,14 +29,16 @@ const SECTOR_BYTES = 512;
 export function dirtyBitmapFormat(model: StreamModel): LiveFormat {
   // Names that a chunk leaves out are those of the chunk before, also across sections.
   const names = { node: '', bitmap: '' };
+  const known = new Map<string, DirtyBitmapModel>();
   model.dirtyBitmaps ??= [];
   const bitmaps = model.dirtyBitmaps;
-  return (reader) => readChunks(reader, bitmaps, names);
+  return (reader) => readChunks(reader, bitmaps, known, names);
 }
 
 function* readChunks(
   reader: ByteReader,
   bitmaps: DirtyBitmapModel[],
+  known: Map<string, DirtyBitmapModel>,
   names: { node: string; bitmap: string },
 ): Parser<boolean> {
   for (;;) {
@@ -49,6 +51,7 @@ function* readChunks(
     if ((flags & Flag.deviceName) !== 0) names.node = yield* counted(reader);
     if ((flags & Flag.bitmapName) !== 0) names.bitmap = yield* counted(reader);
     const { node, bitmap: name } = names;
+    const key = JSON.stringify([node, name]);
     if ((flags & Flag.start) !== 0) {
       yield* need(reader, 5);
       const granularityBytes = reader.u32();
@@ -56,19 +59,22 @@ function* readChunks(
       if (bitmaps.length === MAX_BITMAPS) {
         throw invalid(`at most ${MAX_BITMAPS} bitmaps`, 'more', offset);
       }
-      bitmaps.push({
+      const started: DirtyBitmapModel = {
         node,
         name,
         granularityBytes,
         enabled: (start & StartFlag.enabled) !== 0,
         persistent: (start & StartFlag.persistent) !== 0,
         ...{ setBits: 0, coveredBytes: 0, isComplete: false, chunks: 0 },
-      });
+      };
+      bitmaps.push(started);
+      known.set(key, started);
     } else if ((flags & (Flag.complete | Flag.bits)) !== 0) {
-      const bitmap = bitmaps.findLast((known) => known.node === node && known.name === name);
+      const bitmap = known.get(key);
       if (bitmap === undefined) {
-        const known = bitmaps.map((b) => `${b.node}/${b.name}`).join(', ');
-        throw invalid(`one of the bitmaps ${known || '(none began)'}`, `${node}/${name}`, offset);
+        const began = bitmaps.slice(0, 16).map((b) => `${b.node}/${b.name}`);
+        const expected = `one of the bitmaps ${began.join(', ') || '(none began)'}`;
+        throw invalid(expected, `${node}/${name}`, offset);
       }
       if ((flags & Flag.complete) !== 0) bitmap.isComplete = true;
       else yield* readBits(reader, bitmap, (flags & Flag.zeroes) !== 0);

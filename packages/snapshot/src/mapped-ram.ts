@@ -5,8 +5,8 @@ import type { RamSink } from './ram-sink.ts';
 import type { MappedModel, RamBlockModel } from './stream-model.ts';
 
 const MIN_PAGE_BYTES = 1024;
-/** A bitmap is kept only for its positions: these are 4 TiB of guest in 4 KiB pages. */
-const MAX_KEPT_BITMAP_BYTES = 128 * 1024 * 1024;
+/** A bitmap is kept only for its positions: these are 2 TiB of guest in 4 KiB pages. */
+const MAX_KEPT_BITMAP_BYTES = 64 * 1024 * 1024;
 
 /** Who wants the pages of a mapped-ram file, and what is known of the host that wrote it. */
 export interface MappedRamNeeds {

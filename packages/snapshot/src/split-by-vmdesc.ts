@@ -45,9 +45,7 @@ export class VmdescSplit {
     sink: (piece: Uint8Array) => void,
   ): Parser<number> {
     const { offset } = reader;
-    const index = this.#devices.findIndex(
-      ({ name, instance_id: id }, i) => i >= this.#next && name === idstr && id === instanceId,
-    );
+    const index = this.#find(idstr, instanceId);
     if (index < 0) throw unknownEnd(idstr, 'no entry for it in the vmdesc', offset);
     this.#next = index + 1;
     this.#nextName = encoder.encode(this.#devices[this.#next]?.name);
@@ -69,6 +67,15 @@ export class VmdescSplit {
       sink(reader.view(1));
     }
     throw unknownEnd(idstr, `no other section within ${MAX_SCAN_BYTES} bytes`, offset);
+  }
+
+  /** Finds the entry of a section among those that were not passed. */
+  #find(idstr: string, instanceId: number): number {
+    for (let i = this.#next; i < this.#devices.length; i++) {
+      const { name, instance_id: id } = this.#devices[i]!;
+      if (name === idstr && id === instanceId) return i;
+    }
+    return -1;
   }
 
   /** Tells whether an item can begin `at` bytes ahead. */

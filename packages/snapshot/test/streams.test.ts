@@ -163,6 +163,21 @@ describe('live sections', () => {
     expect(partial).toMatchObject({ kind: 'start', idstr, bodyOffset: error.offset });
   });
 
+  test('many dirty bitmaps with many chunks are read in linear time', () => {
+    const stream = liveSection(new SyntheticStream().begin(), 'dirty-bitmap', 3, [
+      (w) => {
+        for (let i = 0; i < 60_000; i++) w.u8(0x1c).counted('d').counted(`${i}`).u32(4096).u8(0);
+        w.u8(0x01);
+      },
+      (w) => {
+        for (let i = 0; i < 60_000; i++) w.u8(0x24).counted(`${i}`);
+        w.u8(0x01);
+      },
+    ]);
+    const { dirtyBitmaps } = walkFile(stream.end()).model;
+    expect(dirtyBitmaps?.every(({ isComplete }) => isComplete)).toBe(true);
+  });
+
   test('a chunk of bits that is too long is not read', () => {
     const [start] = dirtyBitmapBodies;
     const stream = liveSection(new SyntheticStream().begin(), 'dirty-bitmap', 3, [
@@ -300,6 +315,17 @@ describe('a stream without section footers', () => {
     const other = footerlessStream([{ idstr: 'b', body: body(4, 30) }]);
     const { error } = failing(other, { vmdesc: findVmdesc(listed, 0) });
     expect(error).toMatchObject({ code: 'FOOTERS_ABSENT', path: ['b'] });
+  });
+
+  test('with beginnings of a vmdesc everywhere costs no parse for each', () => {
+    const bytes = new Uint8Array(1024 * 1024);
+    const view = new DataView(bytes.buffer);
+    for (let at = 0; at + 6 <= bytes.length; at += 6) {
+      bytes[at] = 6;
+      view.setUint32(at + 1, bytes.length - at - 5);
+      bytes[at + 5] = 0x7b;
+    }
+    expect(findVmdesc(bytes, 0)).toBeUndefined();
   });
 
   test('finds its vmdesc only where one ends the file', () => {
