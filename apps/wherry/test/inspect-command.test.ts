@@ -223,7 +223,7 @@ describe('wherry inspect', () => {
     const { code, stdout } = await inspect(args);
     expect(code).toBe(0);
     const page = readFileSync(join(ram, 'pc.ram'));
-    expect([page.length, page[0], page[0x1000]]).toEqual([16384, 7, 0x7e]);
+    expect([page.length, page[0], page[0x1fff]]).toEqual([16384, 7, 0x7e]);
     const sha256 = createHash('sha256').update(page).digest('hex');
     expect(stdout).toContain(`SHA-256 ${sha256}  ${join(ram, 'pc.ram')}`);
     expect(await inspect(args)).toMatchObject({

@@ -34,7 +34,7 @@ const UNSIGNED: ReadonlySet<unknown> = new Set([
  * Decodes a section's body into the values that QEMU's analyser prints for it.
  *
  * @param description the section's entry in the vmdesc
- * @throws VmstateError `VMDESC_MISMATCH`, BytesError `UNEXPECTED_END`
+ * @throws VmstateError `VMDESC_MISMATCH`, BytesError `NOT_TEXT`
  * @see QEMU's scripts/analyze-migration.py
  */
 export function analyzeSection(
@@ -43,7 +43,13 @@ export function analyzeSection(
   body: Uint8Array,
   offset: number,
 ): PythonValue {
-  return new Analyzer(name, ByteReader.over(body, offset)).state(description, 0);
+  const reader = ByteReader.over(body, offset);
+  const analyzer = new Analyzer(name, reader);
+  const state = analyzer.state(description, 0);
+  if (reader.available > 0) {
+    throw analyzer.mismatch(`${body.length - reader.available} bytes`, `${body.length}`);
+  }
+  return state;
 }
 
 class Analyzer {
@@ -57,7 +63,7 @@ class Analyzer {
   }
 
   state(description: Described, depth: number): PythonValue {
-    if (depth > MAX_DEPTH) throw this.#mismatch(`at most ${MAX_DEPTH} levels`, 'more');
+    if (depth > MAX_DEPTH) throw this.mismatch(`at most ${MAX_DEPTH} levels`, 'more');
     const values = new Map<string, PythonValue>();
     const repeated = new Map<string, PythonValue[]>();
     const { fields, subsections } = description;
@@ -80,12 +86,15 @@ class Analyzer {
       }
     }
     for (const subsection of listOf(subsections)) {
+      this.#expectRoom(2);
       const marker = this.#reader.u8();
       if (marker !== SUBSECTION) {
         const expected = `subsection ${String(subsection['vmsd_name'])}`;
-        throw this.#mismatch(expected, `byte 0x${marker.toString(16)}`);
+        throw this.mismatch(expected, `byte 0x${marker.toString(16)}`);
       }
-      const key = this.#reader.text(this.#reader.u8());
+      const length = this.#reader.u8();
+      this.#expectRoom(length + 4);
+      const key = this.#reader.text(length);
       this.#reader.u32();
       values.set(key, this.state(subsection, depth + 1));
     }
@@ -94,9 +103,10 @@ class Analyzer {
 
   #field(field: Described, depth: number): PythonValue {
     this.#values++;
-    if (this.#values > MAX_VALUES) throw this.#mismatch(`at most ${MAX_VALUES} values`, 'more');
+    if (this.#values > MAX_VALUES) throw this.mismatch(`at most ${MAX_VALUES} values`, 'more');
     const { type, struct, size } = field;
     if (type === 'struct') return this.state(isDescribed(struct) ? struct : {}, depth + 1);
+    this.#expectRoom(Number(size));
     const bytes = this.#reader.copy(Number(size));
     if (type === 'bool') return bytes[0] !== 0;
     if (type === 'nullptr') return 'nullptr';
@@ -104,7 +114,12 @@ class Analyzer {
     return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(' ');
   }
 
-  #mismatch(expected: string, found: string): VmstateError {
+  #expectRoom(bytes: number): void {
+    const { available } = this.#reader;
+    if (available < bytes) throw this.mismatch(`${bytes} bytes`, `${available} left`);
+  }
+
+  mismatch(expected: string, found: string): VmstateError {
     return new VmstateError('VMDESC_MISMATCH', 'A section differs from its description', {
       expected,
       found,
