@@ -1,7 +1,7 @@
 import { addWays, type Chart, type Ends } from './chart.ts';
 import type { Cursor } from './cursor.ts';
 import { type Layout, LeafLayout } from './layout.ts';
-import { NULL_POINTER, type StateNode } from './state-node.ts';
+import type { StateNode } from './state-node.ts';
 
 /** Bytes whose number the description does not tell; the reading that fills the body does. */
 export class FreeLayout implements Layout {
@@ -35,54 +35,30 @@ export class FreeLayout implements Layout {
   }
 }
 
-/**
- * An array of pointers whose first is NULL, as QEMU before 10.0 describes it: nothing is known of the
- * others, so that what is not NULL throughout stays bytes.
- */
-export class UndescribedArrayLayout extends FreeLayout {
-  readonly #count: number;
-
-  constructor(count: number) {
-    super('undescribed', count, count);
-    this.#count = count;
-  }
-
-  override build(
-    chart: Chart,
-    start: number,
-    end: number,
-    name: string,
-    index?: number,
-  ): StateNode {
-    const bytes = chart.cursor.bytes.subarray(start, end);
-    if (end - start !== this.#count || bytes.some((byte) => byte !== NULL_POINTER)) {
-      return super.build(chart, start, end, name, index);
-    }
-    const none = new LeafLayout('nullptr', 1);
-    const children = [...bytes].map((_, i) => chart.readAt(none, start + i, `${i}`));
-    return chart.cursor.group(name, 'array', start, children, index);
-  }
-}
-
 /** Bytes behind their own count. */
 export class CountedLayout implements Layout {
   readonly fixedBytes: undefined;
   readonly fitsAnything = false;
-  readonly minBytes = 4;
+  readonly minBytes: number;
   readonly #type: string;
 
-  constructor(type: string) {
+  constructor(type: string, countBytes: 1 | 4) {
     this.#type = type;
+    this.minBytes = countBytes;
   }
 
   read(cursor: Cursor, name: string, index?: number): StateNode | undefined {
-    const count = cursor.left < 4 ? 0 : cursor.view.getUint32(cursor.at);
-    return new LeafLayout(this.#type, 4 + count).read(cursor, name, index);
+    return new LeafLayout(this.#type, this.#length(cursor, cursor.at)).read(cursor, name, index);
+  }
+
+  #length({ view, bytes }: Cursor, at: number): number {
+    const { minBytes } = this;
+    if (at + minBytes > bytes.length) return minBytes;
+    return minBytes + (minBytes === 1 ? view.getUint8(at) : view.getUint32(at));
   }
 
   ends(chart: Chart, start: number): Ends {
-    if (start + 4 > chart.limit) return new Map();
-    const end = start + 4 + chart.cursor.view.getUint32(start);
+    const end = start + this.#length(chart.cursor, start);
     return new Map(end <= chart.limit ? [[end, 1]] : []);
   }
 

@@ -1,6 +1,6 @@
 import { innerStates, type VmdescField, type VmdescState } from '../vmdesc.ts';
 import { GroupLayout, type Item, type Layout, LeafLayout, type Subsections } from './layout.ts';
-import { CountedLayout, FreeLayout, UndescribedArrayLayout } from './layout-free.ts';
+import { CountedLayout, FreeLayout } from './layout-free.ts';
 import { ArrayLayout, ListLayout, NullableLayout } from './layout-sequences.ts';
 
 /** What may differ between the description and the bytes. */
@@ -48,7 +48,7 @@ export class VmdescCompiler {
     const run = fields.slice(i, end);
     // Markers one by one belong to elements that the receiver allocates: each has one of its own.
     const areRuns = run.every((f, j) => !isMarker(f) || j === 0 || !isMarker(run[j - 1]!));
-    return areRuns && run.some(isMarker) && run.some((f) => f.struct) ? run.length : 1;
+    return areRuns && run.some(isMarker) && !run.every(isMarker) ? run.length : 1;
   }
 
   #mergedRun(run: readonly VmdescField[]): Item {
@@ -57,8 +57,8 @@ export class VmdescCompiler {
     const sum = counts.slice(1).reduce((total, count) => total + count, 0);
     // A first run that is no NULL carries the count of the whole array.
     const [first = 0] = counts;
-    const count = run[0]!.struct !== undefined && first > sum ? first : first + sum;
-    const element = new NullableLayout(this.#element(run.find(({ struct }) => struct)!));
+    const count = !isMarker(run[0]!) && first > sum ? first : first + sum;
+    const element = new NullableLayout(this.#element(run.find((f) => !isMarker(f))!));
     const length = this.#freedom.lengths === 'lengths' ? undefined : count;
     return { name: run[0]!.name, layout: new ArrayLayout(element, length) };
   }
@@ -72,9 +72,10 @@ export class VmdescCompiler {
   #array(f: VmdescField, count: number): Layout {
     const { lengths } = this.#freedom;
     if (lengths === 'none') return new ArrayLayout(this.#element(f), count);
-    if (f.struct !== undefined && f.struct.fields === undefined) {
+    if (isUndescribed(f)) {
+      // Its first element is NULL, and nothing is known of the others.
       this.hasChoice = true;
-      return new UndescribedArrayLayout(count);
+      return new FreeLayout('undescribed', count, count);
     }
     const plain = this.#element(f);
     const element =
@@ -85,6 +86,8 @@ export class VmdescCompiler {
   }
 
   #element(f: VmdescField): Layout {
+    if (isUndescribed(f))
+      return new LeafLayout(f.size === 1 ? 'ptr-marker' : 'undescribed', f.size);
     if (f.struct !== undefined) return this.group('struct', f.struct);
     const { type, size } = f;
     const inner = innerStates(f);
@@ -100,9 +103,11 @@ export class VmdescCompiler {
           inner.map((state) => this.group('struct', state)),
         );
       case 'gtree':
-        return new ListLayout(type, this.#entries(inner));
+        return this.#tree(inner);
       case 'GByteArray':
-        return new CountedLayout(type);
+        return new CountedLayout(type, 4);
+      case 'capability':
+        return new CountedLayout(type, 1);
     }
     if (this.#freedom.lengths !== 'lengths' || !FREE_TYPES.has(type)) {
       return new LeafLayout(type, size);
@@ -111,25 +116,14 @@ export class VmdescCompiler {
     return new FreeLayout(type, size);
   }
 
-  /** Makes the entries of a tree: their keys are described where two descriptions alternate. */
-  #entries(inner: readonly VmdescState[]): Layout[] {
-    const entry = (key: Layout, value: VmdescState): Layout =>
-      new GroupLayout(
-        'entry',
-        undefined,
-        [
-          { name: 'key', layout: key },
-          { name: 'value', layout: this.group('struct', value) },
-        ],
-        NO_SUBSECTIONS,
-      );
-    const hasKeys = inner.length > 1 && inner[0]!.vmsd_name !== inner[1]!.vmsd_name;
-    if (!hasKeys) return inner.map((value) => entry(new LeafLayout('uint64', 8), value));
-    const entries: Layout[] = [];
-    for (let i = 0; i + 1 < inner.length; i += 2) {
-      entries.push(entry(this.group('struct', inner[i]!), inner[i + 1]!));
-    }
-    return entries;
+  /** Makes a tree: its keys are described where two descriptions alternate, or there are two for each entry. */
+  #tree(inner: readonly VmdescState[]): Layout {
+    const groups = inner.map((state) => this.group('struct', state));
+    const plain = groups.map((value) => entry(new LeafLayout('uint64', 8), value));
+    const keyed: Layout[] = [];
+    for (let i = 0; i + 1 < groups.length; i += 2) keyed.push(entry(groups[i]!, groups[i + 1]!));
+    const doAlternate = inner.length > 1 && inner[0]!.vmsd_name !== inner[1]!.vmsd_name;
+    return doAlternate ? new ListLayout('gtree', keyed) : new ListLayout('gtree', plain, keyed);
   }
 
   #subsectionsOf(state: Partial<VmdescState>): Subsections {
@@ -156,7 +150,20 @@ export class VmdescCompiler {
   }
 }
 
+function entry(key: Layout, value: Layout): Layout {
+  const items = [
+    { name: 'key', layout: key },
+    { name: 'value', layout: value },
+  ];
+  return new GroupLayout('entry', undefined, items, NO_SUBSECTIONS);
+}
+
 const NO_SUBSECTIONS: Subsections = { required: [], get: () => undefined };
+
+/** Whether a field is an element of an array of pointers that is NULL, of which QEMU before 10.0 says no more. */
+function isUndescribed({ struct }: VmdescField): boolean {
+  return struct !== undefined && struct.fields === undefined && struct.vmsd_name === undefined;
+}
 
 /** Whether a field stands for elements that are NULL; QEMU 11.1 has its own name for them. */
 function isMarker({ type }: VmdescField): boolean {

@@ -127,16 +127,25 @@ export class ListLayout implements Layout {
   /** Bytes of the count before the first element, which a tree has. */
   readonly #headBytes: number;
 
-  /** @param elements one an element that is described; those beyond them are as the last */
-  constructor(type: string, elements: readonly Layout[]) {
+  readonly #others: readonly Layout[];
+
+  /**
+   * @param elements one an element that is described; those beyond them are as the last
+   * @param others what the elements of a tree are if it has as many as these
+   */
+  constructor(type: string, elements: readonly Layout[], others: readonly Layout[] = []) {
     this.#type = type;
     this.#elements = elements;
+    this.#others = others;
     this.#headBytes = type === 'gtree' ? 4 : 0;
     this.minBytes = this.#headBytes + 1;
   }
 
-  #element(i: number): Layout | undefined {
-    return this.#elements[Math.min(i, this.#elements.length - 1)];
+  /** Gives how the list that begins at an offset reads its elements. */
+  #elementsAt(view: DataView, start: number): (i: number) => Layout | undefined {
+    const isOther = this.#others.length > 0 && view.getUint32(start) === this.#others.length;
+    const elements = isOther ? this.#others : this.#elements;
+    return (i) => elements[Math.min(i, elements.length - 1)];
   }
 
   read(cursor: Cursor, name: string, index?: number): StateNode {
@@ -149,11 +158,12 @@ export class ListLayout implements Layout {
 
   #readElements(cursor: Cursor, children: StateNode[]): undefined {
     const { view, at: start } = cursor;
+    const elementAt = this.#elementsAt(view, start);
     cursor.at += this.#headBytes;
     for (;;) {
       if (cursor.left === 0) return cursor.fail('an element or the end of a list', '0 left');
       const marker = view.getUint8(cursor.at);
-      const element = this.#element(children.length);
+      const element = elementAt(children.length);
       if (marker > 1 || (marker === 1 && element === undefined)) {
         return cursor.fail('the end of a list', `byte ${marker}`);
       }
@@ -189,10 +199,12 @@ export class ListLayout implements Layout {
     return chart.once(this.#stepsKey, start, () => {
       const first = start + this.#headBytes;
       const steps: Map<number, number>[] = [];
-      if (first < chart.limit) steps.push(new Map([[first, 1]]));
+      if (first >= chart.limit) return steps;
+      steps.push(new Map([[first, 1]]));
+      const elementAt = this.#elementsAt(chart.cursor.view, start);
       for (let i = 0; i < steps.length; i++) {
         const next = new Map<number, number>();
-        const element = this.#element(i);
+        const element = elementAt(i);
         for (const [at, ways] of steps[i]!) {
           if (element === undefined || chart.cursor.bytes[at] !== 1) continue;
           for (const [end, more] of element.ends(chart, at + 1)) {
@@ -212,12 +224,13 @@ export class ListLayout implements Layout {
       this.#headBytes > 0
         ? chart.cursor.view.getUint32(start)
         : steps.findIndex((step) => step.has(end - 1));
+    const elementAt = this.#elementsAt(chart.cursor.view, start);
     const markers = [end - 1];
     for (let i = count - 1; i >= 0; i--) {
       const from = [...steps[i]!.keys()].find(
         (at) =>
           chart.cursor.bytes[at] === 1 &&
-          this.#element(i)!
+          elementAt(i)!
             .ends(chart, at + 1)
             .has(markers[0]!),
       )!;
@@ -225,7 +238,7 @@ export class ListLayout implements Layout {
     }
     const children: StateNode[] = [];
     for (let i = 0; i < count; i++) {
-      const layout = this.#element(i)!;
+      const layout = elementAt(i)!;
       children.push(layout.build(chart, markers[i]! + 1, markers[i + 1]!, `${i}`));
     }
     chart.cursor.at = end;

@@ -91,7 +91,9 @@ function unknownSubsection(
   description: string,
   knows: (name: string) => boolean,
 ): Mismatch | undefined {
+  const first = description.charCodeAt(0);
   for (let at = body.indexOf(SUBSECTION); at >= 0; at = body.indexOf(SUBSECTION, at + 1)) {
+    if (body[at + 2] !== first) continue;
     const name = subsectionNameAt(body, at);
     if (name?.startsWith(`${description}/`) && !knows(name)) {
       return { expected: 'a subsection that is known', found: `subsection ${name}`, at, path: [] };

@@ -7,7 +7,8 @@ export interface StateNode {
   /**
    * The vmdesc's type. These have children: `array` (its elements, named by their index), `struct`,
    * `tmp`, `vstruct` and `subsection` (their fields), `qtailq` and `qlist` (their elements), `gtree`
-   * (an `entry` for each node, of its key and its value).
+   * (an `entry` for each node, of its key and its value). What nothing describes is a leaf of type
+   * `undescribed` (pointers behind a NULL, before QEMU 10.0) or `opaque` (by a dump).
    */
   readonly type: string;
   readonly offset: number;
