@@ -11,7 +11,7 @@ export interface Mismatch {
 }
 
 /** More values than any device has: a vmdesc may claim elements that take no bytes. */
-const MAX_NODES = 1 << 20;
+const MAX_NODES = 1 << 19;
 
 /** More subsections than any device has inside one another, or behind one another. */
 export const MAX_DEPTH = 64;
