@@ -7,6 +7,8 @@ import type { VmdescField } from './vmdesc.ts';
 import { VmstateError } from './vmstate-error.ts';
 
 const MAX_ELEMENTS = 1 << 24;
+/** Elements without a byte cost their sender nothing. */
+const MAX_EMPTY_ELEMENTS = 1 << 16;
 const NULL_POINTER = 0x30;
 const VALID_POINTER = 0x31;
 
@@ -129,9 +131,11 @@ function compileArray(
       const n = countOf(kind, owner, reader.offset, context.path);
       const current = currentElements(owner[key], unpack);
       const elements: unknown[] = [];
+      let empty = 0;
       for (let i = 0; i < n; i++) {
         context.index = i;
         let before = current?.[i];
+        const { offset } = reader;
         if (pointers === 'marked' || (pointers === 'own' && before === null)) {
           if (yield* loadMarker(reader, pointers, context)) {
             elements.push(null);
@@ -145,6 +149,9 @@ function compileArray(
           if (reader.available < elementBytes) yield* need(reader, elementBytes);
           const value = (element as FixedKind<unknown>).load(reader, before, context);
           if (!holdsNothing) elements.push(value);
+        }
+        if (reader.offset === offset && ++empty > MAX_EMPTY_ELEMENTS) {
+          throw badCount(kind, n, MAX_EMPTY_ELEMENTS, offset, context.path);
         }
       }
       context.index = undefined;
@@ -196,16 +203,27 @@ function* loadMarker(
 }
 
 function countOf(
-  { count, times = 1 }: ArrayOf<unknown, unknown>,
+  kind: ArrayOf<unknown, unknown>,
   owner: Readonly<State>,
   offset: number,
   path: readonly string[],
 ): number {
+  const { count, times = 1 } = kind;
   const n = typeof count === 'number' ? count : Number(owner[count]) * times;
   if (Number.isInteger(n) && n >= 0 && n <= MAX_ELEMENTS) return n;
-  throw new VmstateError('COUNT_INVALID', `The array length in field ${count} is not usable`, {
-    expected: `0 to ${MAX_ELEMENTS}`,
-    found: `${n}`,
+  throw badCount(kind, n, MAX_ELEMENTS, offset, path);
+}
+
+function badCount(
+  { count }: ArrayOf<unknown, unknown>,
+  found: number,
+  limit: number,
+  offset: number,
+  path: readonly string[],
+): VmstateError {
+  return new VmstateError('COUNT_INVALID', `The array length in field ${count} is not usable`, {
+    expected: `0 to ${limit}`,
+    found: `${found}`,
     offset,
     path,
     likely: 'The stream is corrupt, or an earlier field has another size on the other side',

@@ -41,8 +41,8 @@ export function canInline({ name, kind, present }: Field): boolean {
 }
 
 /**
- * Compiles a run of fields for which {@link canInline} holds to a function of its own: through functions
- * that all descriptions share, V8 would look up every property of every state anew.
+ * Compiles a run of fields for which {@link canInline} holds, when it is first used, to functions of its
+ * own: through functions that all descriptions share, V8 would look up every property of every state anew.
  *
  * @returns undefined where a content security policy forbids to compile; the caller then goes field by field
  */
@@ -50,26 +50,49 @@ export function compileInline(
   fields: readonly Field[],
   names: readonly string[],
 ): InlineRun | undefined {
+  if (!mayCompile()) return undefined;
+  let compiled: Pick<InlineRun, 'load' | 'save'> | undefined;
+  const functions = (): Pick<InlineRun, 'load' | 'save'> => {
+    compiled ??= compile(fields);
+    return compiled;
+  };
+  return {
+    fixedBytes: fields.reduce((sum, { kind }) => sum + inlineBytes(kind)!, 0),
+    since: Math.max(...fields.map(({ since }) => since)),
+    vmdesc: fields.flatMap((f, i) => describeInline(f, names[i]!)),
+    load: (reader, state) => functions().load(reader, state),
+    save: (writer, state) => functions().save(writer, state),
+  };
+}
+
+let isAllowed: boolean | undefined;
+
+/** Whether text may be made a function here. */
+function mayCompile(): boolean {
+  if (isAllowed === undefined) {
+    try {
+      new Function('');
+      isAllowed = true;
+    } catch {
+      isAllowed = false;
+    }
+  }
+  return isAllowed;
+}
+
+function compile(fields: readonly Field[]): Pick<InlineRun, 'load' | 'save'> {
   const reads = new Source();
-  const readBytes = readFields(reads, fields, 's', new At('p', 0));
+  const bytes = readFields(reads, fields, 's', new At('p', 0));
   const writes = new Source();
   writeFields(writes, fields, 's', new At('p', 0));
   const load = `const v = r.dataView, b = r.storage, p = r.start;
-${reads.text}r.skip(${readBytes});`;
-  const save = `return (w, s) => { const p = w.claim(${readBytes}), v = w.dataView, b = w.storage;
+${reads.text}r.skip(${bytes});`;
+  const save = `return (w, s) => { const p = w.claim(${bytes}), v = w.dataView, b = w.storage;
 ${writes.text}}`;
-  try {
-    return {
-      fixedBytes: readBytes,
-      since: Math.max(...fields.map(({ since }) => since)),
-      vmdesc: fields.flatMap((f, i) => describeInline(f, names[i]!)),
-      load: new Function('r', 's', load) as InlineRun['load'],
-      save: new Function('ofLength', save)(ofLength),
-    };
-  } catch (error) {
-    if (error instanceof EvalError) return undefined;
-    throw error;
-  }
+  return {
+    load: new Function('r', 's', load) as InlineRun['load'],
+    save: new Function('ofLength', save)(ofLength),
+  };
 }
 
 /** An index into the bytes: a variable and a distance from it. */
