@@ -249,6 +249,25 @@ describe('fields', () => {
     ]);
   });
 
+  it('are left alone where two lists are too long and too different', () => {
+    const many = (letter: string): RawField[] =>
+      Array.from({ length: 3000 }, (_, i) => f(`${letter}${i}`, 3));
+    expect(brief(device(many('a')), device(many('b')))).toEqual([
+      ['cannot-tell', 'TOO_DIFFERENT', 'x/x'],
+    ]);
+    const grown = many('a').toSpliced(1500, 0, f('INSERTED', 4));
+    expect(brief(device(many('a')), device(grown))).toEqual([
+      ['breaks', 'FIELD_EXTRA', 'x/x/INSERTED'],
+    ]);
+  });
+
+  it('that are unused find those under the same condition', () => {
+    const a = device([f('unused', 4, { field_exists: true }), f('unused', 4), f('z', 1)]);
+    expect(brief(device([f('unused', 4), f('z', 1)]), a)).toEqual([
+      ['may-break', 'FIELD_EXTRA', 'x/x/unused'],
+    ]);
+  });
+
   const someFields = fc.uniqueArray(
     fc.record({
       field: fc.stringMatching(/^[a-z]{1,6}$/),

@@ -14,6 +14,9 @@ export interface AlignBudget {
   cells: number;
 }
 
+/** Cells of one alignment: a table of 2000 fields that differs all through. */
+const MAX_CELLS = 4_000_000;
+
 /** Tells how well two fields fit; 0 when they are not the same. */
 export type Likeness = (source: TableField, dest: TableField) => number;
 
@@ -73,7 +76,7 @@ function alignMiddle(
   const width = dest.length + 1;
   const cells = (source.length + 1) * width;
   budget.cells -= cells;
-  if (budget.cells < 0) return undefined;
+  if (cells > MAX_CELLS || budget.cells < 0) return undefined;
   // best[s][d]: the highest total of aligning what follows s and d.
   const best = new Int32Array(cells);
   const fit = new Uint8Array(cells);

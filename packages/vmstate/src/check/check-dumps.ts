@@ -25,7 +25,7 @@ export interface CheckOptions {
 }
 
 /** Cells of all alignments of one check: a real pair of dumps needs some 100,000. */
-const MAX_CELLS = 50_000_000;
+const MAX_CELLS = 20_000_000;
 
 /** Sets up a comparison; each finding gets the direction. */
 export function startComparison(

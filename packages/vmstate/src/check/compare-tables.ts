@@ -94,7 +94,7 @@ function compareFields(
     });
     return;
   }
-  const opened = openStructs(segments, known, owners);
+  const opened = openStructs(segments, known, owners, budget);
   if (opened !== undefined) {
     compareFields(opened.source, opened.dest, opened.owners, path, comparison);
     return;

@@ -1,4 +1,4 @@
-import type { Likeness, Segment } from './align.ts';
+import type { AlignBudget, Likeness, Segment } from './align.ts';
 import type { Known } from './known.ts';
 import { fixedBytes, isUnused, plainName, type Table, type TableField } from './table.ts';
 
@@ -12,21 +12,24 @@ export interface Owners {
 
 export function likenessOf(known: Known, description: string): Likeness {
   return (a, b) => {
-    const bytesA = fixedBytes(a);
-    const bytesB = fixedBytes(b);
-    if (isUnused(a) || isUnused(b)) return isUnused(a) && isUnused(b) && bytesA === bytesB ? 8 : 0;
-    const alike =
-      (a.elementBytes === b.elementBytes && (a.table === undefined) === (b.table === undefined)
-        ? 2
-        : 0) + (a.conditional === b.conditional ? 1 : 0);
+    const sameCondition = a.conditional === b.conditional ? 1 : 0;
+    if (isUnused(a) || isUnused(b)) {
+      const both = isUnused(a) && isUnused(b) && fixedBytes(a) === fixedBytes(b);
+      return both ? 8 + sameCondition : 0;
+    }
+    const isNested = a.table !== undefined;
+    const sameShape = a.elementBytes === b.elementBytes && isNested === (b.table !== undefined);
+    const alike = (sameShape ? 2 : 0) + sameCondition;
     if (a.name === b.name) return 8 + alike;
     if (plainName(a.name) === plainName(b.name)) return 7 + alike;
     if (isRename(known, description, a.name, b.name)) return 6 + alike;
     // A part of the state that moved within its owner keeps its own name, or its table.
-    const moved =
-      a.table === undefined
-        ? lastName(a.name) === lastName(b.name) && bytesA !== undefined && bytesA === bytesB
-        : a.table.name === b.table?.name;
+    const moved = isNested
+      ? a.table.name === b.table?.name
+      : sameShape &&
+        a.elementBytes !== undefined &&
+        lastName(a.name) === lastName(b.name) &&
+        a.count === b.count;
     return moved ? 2 + alike : 0;
   };
 }
@@ -46,6 +49,7 @@ export function openStructs(
   segments: readonly Segment[],
   known: Known,
   owners: Owners,
+  budget: AlignBudget,
 ): { source: TableField[]; dest: TableField[]; owners: Owners } | undefined {
   const source: TableField[] = [];
   const dest: TableField[] = [];
@@ -59,17 +63,14 @@ export function openStructs(
   ): void => {
     for (const field of fields) {
       const { table } = field;
-      const like = likenessOf(known, table?.name ?? '');
-      const same = table?.fields.filter((f) => others.some((o) => like(f, o) > 0)).length ?? 0;
-      if (table === undefined || field.count !== undefined || same * 2 < table.fields.length) {
+      const inPlace = table !== undefined && field.count === undefined ? table : undefined;
+      if (inPlace === undefined || !isMostlyIn(inPlace, others, known, budget)) {
         into.push(field);
-      } else if (same > 0) {
-        opened = true;
-        into.push(...table.fields.filter((f) => f.conditional || f.since <= table.version));
-        tables.push(...table.subsections);
-      } else {
-        into.push(field);
+        continue;
       }
+      opened = true;
+      into.push(...inPlace.fields.filter((f) => f.conditional || f.since <= inPlace.version));
+      tables.push(...inPlace.subsections);
     }
   };
   for (const segment of segments) {
@@ -91,6 +92,20 @@ export function openStructs(
       destSubsections: subsections.dest,
     },
   };
+}
+
+/** Whether at least half of a table's fields are among some others. */
+function isMostlyIn(
+  table: Table,
+  others: readonly TableField[],
+  known: Known,
+  budget: AlignBudget,
+): boolean {
+  budget.cells -= table.fields.length * others.length;
+  if (budget.cells < 0) return false;
+  const like = likenessOf(known, table.name);
+  const same = table.fields.filter((f) => others.some((other) => like(f, other) > 0)).length;
+  return same > 0 && same * 2 >= table.fields.length;
 }
 
 /** A value of another length whose rest the fields beside it make up was split, or put together. */

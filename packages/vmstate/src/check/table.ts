@@ -31,7 +31,7 @@ export interface TableField {
 
 /** Whether a field only fills bytes. */
 export function isUnused(field: TableField): boolean {
-  return field.name === 'unused' || field.type === 'unused_buffer';
+  return field.table === undefined && (field.name === 'unused' || field.type === 'unused_buffer');
 }
 
 /**
