@@ -54,7 +54,8 @@ export async function inspectFile(
     format(model, options, report, () => error),
   );
   if (error !== undefined) {
-    throw new CliError(escapeControls(`${nameOf(path)}: ${formatDiagnosis(error)}`), 1);
+    const lines = `${nameOf(path)}: ${formatDiagnosis(error)}`.split('\n');
+    throw new CliError(escapeControls([...fitLines(lines, process.stderr.columns)].join('\n')), 1);
   }
 }
 
