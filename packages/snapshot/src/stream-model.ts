@@ -186,6 +186,8 @@ export interface PartialSectionModel {
 export interface StreamModel {
   /** The file around the stream, if there is one. */
   container?: ContainerModel;
+  /** Absolute offset of the header, where something that belongs to no stream is before it. */
+  streamOffset?: number;
   /** Version of the format; absent until the header was read, and in a recovery stream, which has none. */
   version?: number;
   /** Whether this is what a source sends to recover a postcopy that broke: no header, no RAM list. */

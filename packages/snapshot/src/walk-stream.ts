@@ -14,6 +14,7 @@ import {
 } from '@wherry/stream';
 import { parseVmdesc } from '@wherry/vmstate';
 import { readContainer } from './container.ts';
+import { isRecovery, skipLead } from './lead.ts';
 import { Locator } from './locator.ts';
 import { commandPieces, configurationPieces, headPieces } from './pieces.ts';
 import { SectionWalk } from './section-walk.ts';
@@ -52,8 +53,8 @@ export class StreamWalk {
   }
 
   /**
-   * Reads what a file can hold to the end of the input: a stream, or one in a libvirt save image, or behind
-   * a hole (`file:…,offset=N`), or what a source sends to recover a postcopy.
+   * Reads what a file can hold to the end of the input: a stream, or one in a libvirt save image, or at
+   * an offset (`file:…,offset=N`), or what a source sends to recover a postcopy.
    *
    * @throws as {@link StreamWalk.walk}; `CONTAINER_INVALID`; `CONTAINER_PACKED` when the stream in the image must be unpacked first
    */
@@ -65,7 +66,7 @@ export class StreamWalk {
         this.#path = ['libvirt save image'];
         checkPlain(container.compression, container.streamOffset);
       }
-      yield* this.#skipHole(reader);
+      yield* this.#skipLead(reader);
       this.#path = ['header'];
       if (yield* isRecovery(reader)) {
         this.model.isRecovery = true;
@@ -132,28 +133,14 @@ export class StreamWalk {
     if (this.#locator.found !== undefined) this.model.located = this.#locator.found;
   }
 
-  /** Passes over zeros before the header: a stream that was written to an offset of a new file. */
-  *#skipHole(reader: ByteReader): Parser<void> {
+  /** Passes over what is before the header of a stream that was written to an offset of a file. */
+  *#skipLead(reader: ByteReader): Parser<void> {
     const start = reader.offset;
-    while ((yield* more(reader)) && reader.peekU8() === 0) {
-      const bytes = reader.storage.subarray(reader.start, reader.end);
-      const used = bytes.findIndex((byte) => byte !== 0);
-      reader.skip(used < 0 ? bytes.length : used);
-    }
-    // An input of zeros alone has no header to explain it.
-    if (reader.offset > start && reader.available === 0) {
-      throw new StreamError('NOT_A_STREAM', 'This is not a migration stream', {
-        expected: 'the magic 0x5145564d ("QEVM")',
-        found: `${reader.offset - start} zeros, and the end`,
-        offset: start,
-        likely: 'The file was never written, or its writer failed before it began',
-      });
-    }
-    this.#locator.pieces(
-      start,
-      ['header'],
-      [[reader.offset - start, 'Zeros before the stream: it was written to an offset of the file']],
-    );
+    yield* skipLead(reader);
+    if (reader.offset === start) return;
+    this.model.streamOffset = reader.offset;
+    const what = 'A byte before the stream: that was written to an offset of the file';
+    this.#locator.pieces(start, ['before the stream'], [[reader.offset - start, what]]);
   }
 
   /** Reads items up to an EOF; in a package also up to a RUN or its end. */
@@ -293,15 +280,6 @@ export class StreamWalk {
     }
   }
 }
-
-/** A recovery begins with the command RECV_BITMAP in the place of a header. */
-function* isRecovery(reader: ByteReader): Parser<boolean> {
-  while (reader.available < 3 && !reader.ended) yield 3;
-  if (reader.available < 3) return false;
-  return reader.peekU8() === SectionType.command && reader.peekU16(1) === RECV_BITMAP;
-}
-
-const RECV_BITMAP = 10;
 
 function checkPlain(compression: string, offset: number): void {
   if (compression === 'raw' || compression === 'sparse') return;

@@ -136,10 +136,10 @@ export function recoveryStream(): Uint8Array<ArrayBuffer> {
 /** A mapped-ram file of one block of five pages, of which 1, 2 and 4 are there, each filled with its number. */
 export function mappedRamFile(
   byteOrder: 'little' | 'big' = 'little',
-  leadingZeros = 0,
+  lead: Uint8Array = new Uint8Array(0),
 ): Uint8Array<ArrayBuffer> {
   const writer = new ByteWriter();
-  writer.zeros(leadingZeros);
+  writer.raw(lead);
   writeHeader(writer);
   writeConfiguration(writer, { machineType: 'pc-q35-9.0', capabilities: ['mapped-ram'] });
   const head = { sectionId: 2, idstr: 'ram', instanceId: 0, version: 4 };

@@ -68,7 +68,8 @@ const streams: readonly (readonly [string, Uint8Array])[] = [
   ['recovery', recoveryStream()],
   ['live sections', liveStream()],
   ['mapped-ram', mappedRamFile()],
-  ['mapped-ram behind a hole', mappedRamFile('little', 512)],
+  ['mapped-ram behind a hole', mappedRamFile('little', new Uint8Array(512))],
+  ['mapped-ram behind something else', mappedRamFile('little', new Uint8Array(300).fill(0x51))],
   ['libvirt save image', libvirtImage(smallStream(), { cookie: '<cookie/>' })],
 ];
 
@@ -335,6 +336,28 @@ describe('a stream without section footers', () => {
     expect(bytes[found!.offset]).toBe(6);
     expect(findVmdesc(bytes.subarray(0, -1), 0)).toBeUndefined();
     expect(findVmdesc(new Uint8Array(3), 0)).toBeUndefined();
+  });
+});
+
+describe('a stream at an offset of its file', () => {
+  test('says which', () => {
+    for (const fill of [0, 0x51]) {
+      const { model } = walkFile(mappedRamFile('little', new Uint8Array(512).fill(fill)));
+      expect(model).toMatchObject({
+        streamOffset: 512,
+        ram: { blocks: [{ pages: { mapped: 3 } }] },
+      });
+    }
+    expect(walkFile(smallStream()).model.streamOffset).toBeUndefined();
+  });
+
+  test('is not looked for far behind other bytes, nor where only its magic stands', () => {
+    const far = new Uint8Array(1024 * 1024 + 1).fill(0x51);
+    expect(failing(mappedRamFile('little', far)).error).toMatchObject({
+      ...{ code: 'NOT_A_STREAM', offset: 0 },
+    });
+    const text = new TextEncoder().encode('a text on QEVM\0\0\0\x03, and QEVM');
+    expect(failing(text).error).toMatchObject({ code: 'NOT_A_STREAM', offset: 0 });
   });
 });
 
