@@ -8,7 +8,13 @@ import { vmstateCases } from './vmstate-cases.ts';
 const MiB = 2 ** 20;
 
 describe('the cases of the page engine', () => {
-  const sizes = { blockBytes: 2 * MiB, freshBytes: MiB, bitmapGuestBytes: 32 * MiB };
+  const sizes = {
+    scanBytes: 2 * MiB,
+    blockBytes: 2 * MiB,
+    freshBytes: MiB,
+    twinBytes: MiB,
+    bitmapGuestBytes: 32 * MiB,
+  };
 
   it.each(engineCases(sizes))('$name: its checks pass, and it can be measured', async (each) => {
     const measured = await measure(each, { rounds: 1, iterations: 1, timeMs: 0 });

@@ -1,48 +1,53 @@
 import { EngineLimits, GuestRam, type RamBlock, RamReceiver, RamSender } from '@wherry/page-engine';
+import * as twin from '../../packages/page-engine/test/xbzrle-twin.ts';
 import type { EngineCase, Timed } from './engine-case.ts';
-import { fillRandom, fillZero, fillZeroButLast } from './pages.ts';
+import { changeBytes, changeWords, fillRandom, fillZero, fillZeroButLast } from './pages.ts';
 
 const ZERO_SCAN_MARK = 0.9;
 const ENCODE_MARK = 0.7;
 const DECODE_MARK = 0.7;
 const HUGE_PAGE_BYTES = 2 ** 21;
 const BITMAP_MARK = 0.5;
+const XBZRLE_MARK = 0.15;
+const XBZRLE_TWIN_MARK = 8;
 /** Runs that the engine lists in one call. */
 const RUNS_AT_ONCE = 512;
 
 /** How much memory the cases work on. */
 export interface EngineSizes {
-  /** Bytes of the RAM block that is scanned, encoded, decoded. */
+  /** Bytes of the RAM block that is scanned for zero pages. */
+  readonly scanBytes: number;
+  /** Bytes of the RAM block that is encoded, decoded. */
   readonly blockBytes: number;
   /** The same where each run takes new memory. */
   readonly freshBytes: number;
+  /** Bytes of the pages that plain TypeScript encodes. */
+  readonly twinBytes: number;
   /** Bytes of the guest whose bitmaps are synchronised and walked; its memory is never touched. */
   readonly bitmapGuestBytes: number;
 }
 
 /** Lists the cases of the page engine, on shared memory as a host has it. */
 export function engineCases(sizes: EngineSizes): EngineCase[] {
-  const { blockBytes, freshBytes, bitmapGuestBytes } = sizes;
+  const { scanBytes, blockBytes, freshBytes, twinBytes, bitmapGuestBytes } = sizes;
   const content = { lengthBytes: blockBytes, limitIs: 'read of the same bytes' };
+  const scanned = { ...content, lengthBytes: scanBytes, mark: ZERO_SCAN_MARK };
   const copied = { lengthBytes: blockBytes, limitIs: 'memory.copy of the same pages' };
   return [
     {
       name: 'zero scan, zero pages',
-      ...content,
-      mark: ZERO_SCAN_MARK,
-      set: () => zeroScan(blockBytes, fillZero, blockBytes / 4096),
+      ...scanned,
+      set: () => zeroScan(scanBytes, fillZero, scanBytes / 4096),
     },
     {
       name: 'zero scan, zero but for the last byte',
-      ...content,
-      mark: ZERO_SCAN_MARK,
-      set: () => zeroScan(blockBytes, fillZeroButLast, 0),
+      ...scanned,
+      set: () => zeroScan(scanBytes, fillZeroButLast, 0),
     },
     {
       name: 'zero scan, random pages',
-      ...content,
-      mark: ZERO_SCAN_MARK,
-      set: () => zeroScan(blockBytes, fillRandom, 0),
+      ...scanned,
+      set: () => zeroScan(scanBytes, fillRandom, 0),
     },
     {
       name: 'RAM encode, random pages',
@@ -82,6 +87,25 @@ export function engineCases(sizes: EngineSizes): EngineCase[] {
       mark: DECODE_MARK,
       set: () => decode(blockBytes, { postcopy: true, hostPageBytes: HUGE_PAGE_BYTES }),
     },
+    ...[
+      { name: 'words', change: changeWords, marks: { read: XBZRLE_MARK, twin: XBZRLE_TWIN_MARK } },
+      { name: 'single bytes', change: changeBytes, marks: { read: XBZRLE_MARK } },
+    ].flatMap(({ name, change, marks }): EngineCase[] => [
+      {
+        name: `XBZRLE encode, 5 % of each page changed, ${name}`,
+        lengthBytes: 2 * blockBytes,
+        limitIs: 'read of both pages',
+        mark: marks.read,
+        set: () => xbzrleEncode(blockBytes, change, 'read'),
+      },
+      {
+        name: `XBZRLE encode, 5 % of each page changed, ${name}, beside TypeScript`,
+        lengthBytes: 2 * twinBytes,
+        limitIs: 'the same in plain TypeScript',
+        ...(marks.twin !== undefined && { mark: marks.twin }),
+        set: () => xbzrleEncode(twinBytes, change, 'twin'),
+      },
+    ]),
     ...(['clean', 'sparse', 'denser', 'full'] as const).flatMap((density): EngineCase[] => {
       const bitmap = {
         lengthBytes: bitmapGuestBytes / 4096 / 8,
@@ -167,7 +191,7 @@ async function twoBlocks(lengthBytes: number) {
   );
   const from = ram.block('from')!;
   fillRandom(from);
-  return { limits: new EngineLimits(ram), from, to: ram.block('to')! };
+  return { ram, limits: new EngineLimits(ram), from, to: ram.block('to')! };
 }
 
 /** Encodes a guest into chunks of whole records. */
@@ -221,7 +245,7 @@ async function decode(lengthBytes: number, { postcopy, hostPageBytes }: DecodeOp
   const block = ram.blocks[0]!;
   const receiver = new RamReceiver(ram);
   if (postcopy) receiver.enterPostcopy();
-  const prepare = (): void => receiver.discard(block, 0, block.lengthBytes);
+  const prepare = (): void => block.discardRange(0, block.lengthBytes);
   const run = (): number => timeDecode(receiver, records);
   run();
   expectEqual('checksum', block.checksum(), checksum);
@@ -253,6 +277,37 @@ async function decodeFresh(lengthBytes: number) {
       },
       run: () => copy(),
     },
+  };
+}
+
+/** Encodes how each page of a block differs from that of another; `limit` is what to do beside it. */
+async function xbzrleEncode(lengthBytes: number, change: Fill, limit: 'read' | 'twin') {
+  const { ram, limits, from, to } = await twoBlocks(lengthBytes);
+  limits.copy(to, from);
+  change(to);
+  const { engine, plan, bytes } = ram.banks[0]!;
+  const [old, page, out] = [from.segments[0]!.ptr, to.segments[0]!.ptr, plan.sendPtrs[0]!];
+  const encode = (at: number): number =>
+    engine.encodeXbzrle(old + at, page + at, out, ram.plan.edgesPtr);
+  const eachPage = (visit: (at: number) => unknown): void => {
+    for (let at = 0; at < lengthBytes; at += 4096) visit(at);
+  };
+  const twinOf = (at: number): Uint8Array | undefined =>
+    twin.encodeXbzrle(
+      bytes.subarray(old + at, old + at + 4096),
+      bytes.subarray(page + at, page + at + 4096),
+    );
+  for (let at = 0; at < Math.min(lengthBytes, 2 ** 20); at += 4096) {
+    const found = bytes.subarray(out, out + encode(at));
+    expectEqual('encoding', Buffer.compare(found, twinOf(at)!), 0);
+  }
+  const read = (): void => {
+    limits.read(from);
+    limits.read(to);
+  };
+  return {
+    figure: { run: () => eachPage(encode) },
+    limit: { run: limit === 'read' ? read : () => eachPage(twinOf) },
   };
 }
 

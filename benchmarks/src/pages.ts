@@ -32,3 +32,34 @@ export function fillZeroButLast(block: RamBlock): void {
   const bytes = block.view(0, block.lengthBytes);
   for (let end = 4096; end <= bytes.length; end += 4096) bytes[end - 1] = 1;
 }
+
+/** Changes 26 words of 8 bytes of each page, 5 % of it, as stores do. */
+export function changeWords(block: RamBlock): void {
+  change(block, 26, 8);
+}
+
+/** Changes 205 single bytes of each page, 5 % of it. */
+export function changeBytes(block: RamBlock): void {
+  change(block, 205, 1);
+}
+
+/** Changes so many places of each page, all of their bytes. */
+function change(block: RamBlock, places: number, lengthBytes: number): void {
+  const bytes = block.view(0, block.lengthBytes);
+  const order = Uint16Array.from({ length: 4096 / lengthBytes }, (_, i) => i);
+  let state = 1;
+  for (let page = 0; page < bytes.length; page += 4096) {
+    for (let i = 0; i < places; i++) {
+      state ^= state << 13;
+      state ^= state >>> 17;
+      state ^= state << 5;
+      // The first of a shuffle: no place twice.
+      const other = i + ((state >>> 0) % (order.length - i));
+      const place = order[other]!;
+      order[other] = order[i]!;
+      order[i] = place;
+      const at = page + place * lengthBytes;
+      for (let byte = at; byte < at + lengthBytes; byte++) bytes[byte]! ^= 0xa5;
+    }
+  }
+}

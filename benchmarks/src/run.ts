@@ -10,7 +10,13 @@ import { vmstateCases } from './vmstate-cases.ts';
 
 const MiB = 2 ** 20;
 const GiB = 2 ** 30;
-const SIZES = { blockBytes: 256 * MiB, freshBytes: 64 * MiB, bitmapGuestBytes: 64 * GiB };
+const SIZES = {
+  scanBytes: GiB,
+  blockBytes: 256 * MiB,
+  freshBytes: 64 * MiB,
+  twinBytes: 16 * MiB,
+  bitmapGuestBytes: 64 * GiB,
+};
 const MIGRATED_BYTES = GiB;
 
 const USAGE = `Usage: npm run bench -- [--only PATTERN] [--quick] [--json]

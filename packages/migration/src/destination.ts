@@ -228,7 +228,7 @@ export class DestinationMigration {
       throw this.#unexpected(command, problem, offset);
     }
     try {
-      for (const { start, length } of command.ranges) this.#receiver.discard(block, start, length);
+      for (const { start, length } of command.ranges) block.discardRange(start, length);
     } catch (cause) {
       throw this.#unexpected(command, (cause as Error).message, offset, cause);
     }

@@ -45,6 +45,15 @@ export function clearRange(bitmap: usize, from: u32, to: u32): void {
   }
 }
 
+// Adds the bits of `from` in [first, end) to `into`.
+export function addRange(into: usize, from: usize, first: u32, end: u32): void {
+  for (let base = first & ~63; base < end; base += 64) {
+    const at = <usize>base >> 3;
+    const word = load<u64>(from + at) & maskOf(base, first, end);
+    if ((word & ~load<u64>(into + at)) != 0) atomic.or<u64>(into + at, word);
+  }
+}
+
 export function countSet(bitmap: usize, from: u32, to: u32): u32 {
   let total: u64 = 0;
   for (let base = from & ~63; base < to; base += 64) {

@@ -1,6 +1,8 @@
 // The engine's module: one instance a bank and thread, all state in the bank's memory.
 
-export { addNew, clearRange, countSet, findRuns, nextClear, nextSet, setRange, widen } from './bitmap';
+export {
+  addNew, addRange, clearRange, countSet, findRuns, nextClear, nextSet, setRange, widen,
+} from './bitmap';
 export { hashPage, hashPages } from './hash';
 export { copy, readTouch } from './limits';
 export { decode, wakeAll } from './receiver';

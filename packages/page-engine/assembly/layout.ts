@@ -7,6 +7,7 @@
 //   256   fault slots: of each vCPU, then of the devices        SLOT_BYTES each
 //         block table, one entry a RAM block in every bank     ENTRY_BYTES each
 //         list of runs that a walk over a bitmap found            MAX_RUNS * RUN_BYTES
+//         edges of changed runs in a page                         EDGES_BYTES
 //         bitmaps of each segment: dirty, owed, received, written
 //         reserved region of the user (bank 0)
 //         send buffers, input buffer
@@ -52,6 +53,9 @@ export const ENTRY_NAME: usize = 64; // up to 255 bytes
 export const RUN_BYTES: usize = 8;
 export const MAX_RUNS: u32 = 512;
 
+// Begins and ends of changed runs in a page, u16 each, and eleven more than there can be.
+export const EDGES_BYTES: usize = 8256;
+
 // Tag of a page in the XBZRLE cache. A page that was sent since so many syncs is not pushed out.
 export const CACHE_TAG_BYTES: usize = 8;
 export const CACHE_LIFETIME: u32 = 2;
@@ -82,6 +86,7 @@ export const TX_XBZRLE: usize = 24; // u32: pages of this call that were sent as
 export const TX_UNCHANGED: usize = 28; // u32: that were not sent, being as they were
 export const TX_XBZRLE_BYTES: usize = 32; // u32
 export const TX_CACHE_MISS: usize = 36; // u32
+export const TX_EDGES: usize = 44; // u32 ptr of room for edges
 export const TX_OVERFLOW: usize = 40; // u32: whose encoding would be longer than a page
 
 // What decode stopped at

@@ -7,8 +7,8 @@ import { clearBit, isSet, nextSet } from './bitmap';
 import {
   ENTRY_DIRTY, ENTRY_FIRST_PAGE, ENTRY_NAME, ENTRY_NAME_BYTES, ENTRY_OWED, ENTRY_RAM,
   ENTRY_WRITTEN, TARGET_PAGE_BYTES, TARGET_PAGE_SHIFT, TX_CACHE, TX_CACHE_AGE, TX_CACHE_MISS,
-  TX_CACHE_SLOTS, TX_NEXT_PAGE, TX_NORMAL, TX_OVERFLOW, TX_UNCHANGED, TX_XBZRLE, TX_XBZRLE_BYTES,
-  TX_ZERO,
+  TX_CACHE_SLOTS, TX_EDGES, TX_NEXT_PAGE, TX_NORMAL, TX_OVERFLOW, TX_UNCHANGED, TX_XBZRLE,
+  TX_XBZRLE_BYTES, TX_ZERO,
 } from './layout';
 import { applyXbzrle, encodeXbzrle } from './xbzrle';
 import { isCached, slotOf, takeSlot } from './xbzrle-cache';
@@ -59,6 +59,7 @@ export function encode(
   const cache: usize = load<u32>(state, TX_CACHE);
   const slots = load<u32>(state, TX_CACHE_SLOTS);
   const age = load<u32>(state, TX_CACHE_AGE);
+  const edges: usize = load<u32>(state, TX_EDGES);
   const mostBytes: usize = TARGET_PAGE_BYTES + (slots != 0 ? XBZRLE_HEAD_BYTES : 0);
   const begin = out;
   let normal: u32 = 0;
@@ -87,7 +88,7 @@ export function encode(
     } else if (slots != 0) {
       if (isCached(cache, slots, slot, at, age)) {
         const encoding = out + header + XBZRLE_HEAD_BYTES;
-        length = encodeXbzrle(slot, at, encoding);
+        length = encodeXbzrle(slot, at, encoding, edges);
         if (length == 0) {
           unchanged++;
           continue;

@@ -37,58 +37,92 @@ function copyRun(to: usize, from: usize, length: usize): void {
 // @ts-ignore: decorator
 @inline
 function differing(a: usize, b: usize): u64 {
-  return <u64>i8x16.bitmask(i8x16.ne(v128.load(a), v128.load(b)))
-    | (<u64>i8x16.bitmask(i8x16.ne(v128.load(a, 16), v128.load(b, 16))) << 16)
-    | (<u64>i8x16.bitmask(i8x16.ne(v128.load(a, 32), v128.load(b, 32))) << 32)
-    | (<u64>i8x16.bitmask(i8x16.ne(v128.load(a, 48), v128.load(b, 48))) << 48);
+  return ~(<u64>i8x16.bitmask(i8x16.eq(v128.load(a), v128.load(b)))
+    | (<u64>i8x16.bitmask(i8x16.eq(v128.load(a, 16), v128.load(b, 16))) << 16)
+    | (<u64>i8x16.bitmask(i8x16.eq(v128.load(a, 32), v128.load(b, 32))) << 32)
+    | (<u64>i8x16.bitmask(i8x16.eq(v128.load(a, 48), v128.load(b, 48))) << 48));
 }
 
+// Stores the places of the four lowest bits, also where there are fewer; returns the rest.
+// @ts-ignore: decorator
+@inline
+function putFour(edges: usize, offset: u32, bits: u64): u64 {
+  store<u16>(edges, <u16>(offset + <u32>ctz<u64>(bits)));
+  bits &= bits - 1;
+  store<u16>(edges, <u16>(offset + <u32>ctz<u64>(bits)), 2);
+  bits &= bits - 1;
+  store<u16>(edges, <u16>(offset + <u32>ctz<u64>(bits)), 4);
+  bits &= bits - 1;
+  store<u16>(edges, <u16>(offset + <u32>ctz<u64>(bits)), 6);
+  return bits & (bits - 1);
+}
+
+// Lists where changed runs of a page begin and end, as u16 in turns. Returns where the list ends.
+// Which bits are set is what a processor cannot foresee, so no branch hangs on few of them.
+// @ts-ignore: decorator
+@inline
+function findEdges(old: usize, page: usize, edges: usize): usize {
+  let inside: u64 = 0; // 1 in a changed run
+  for (let offset: u32 = 0; offset < TARGET_PAGE_BYTES; offset += 64) {
+    const mask = differing(old + offset, page + offset);
+    const turns = mask ^ ((mask << 1) | inside);
+    inside = mask >> 63;
+    const count = <usize>popcnt<u64>(turns);
+    let rest = putFour(edges, offset, turns);
+    if (count > 4) {
+      rest = putFour(edges + 8, offset, rest);
+      rest = putFour(edges + 16, offset, rest);
+      for (let done: usize = 12; done < count; done += 4) {
+        rest = putFour(edges + (done << 1), offset, rest);
+      }
+    }
+    edges += count << 1;
+  }
+  if (inside != 0) {
+    store<u16>(edges, TARGET_PAGE_BYTES);
+    edges += 2;
+  }
+  return edges;
+}
+
+// Writes a length; the byte behind it may be written, too.
 // @ts-ignore: decorator
 @inline
 function putLength(out: usize, length: usize): usize {
-  if (length < ONE_BYTE_LENGTHS) {
-    store<u8>(out, <u8>length);
-    return out + 1;
-  }
-  store<u16>(out, <u16>((length & 0x7f) | 0x80 | ((length >> 7) << 8)));
-  return out + 2;
+  const isLong = usize(length >= ONE_BYTE_LENGTHS);
+  store<u16>(out, <u16>((length & 0x7f) | (isLong << 7) | ((length >> 7) << 8)));
+  return out + 1 + isLong;
 }
 
 // Encodes how `page` differs from `old` into `out`, which has room for 4096 bytes. Returns the bytes
-// written, 0 for equal pages, -1 where they would be more than 4096.
+// written, 0 for equal pages, -1 where they would be more than 4096. `edges` is EDGES_BYTES of room.
 //
 // `page` may be written meanwhile: the encoding then holds some of the new bytes, and is always whole.
-export function encodeXbzrle(old: usize, page: usize, out: usize): i32 {
+export function encodeXbzrle(old: usize, page: usize, out: usize, edges: usize): i32 {
+  const edgesEnd = findEdges(old, page, edges);
   const limit = out + TARGET_PAGE_BYTES;
   let at = out;
-  let start: usize = 0; // of the changed run
-  let end: usize = 0; // of the one before
-  let inside: u64 = 0; // 1 in a changed run
-  for (let offset: usize = 0; offset <= TARGET_PAGE_BYTES; offset += 64) {
-    // One step behind the page ends a run that goes to its end.
-    const mask = offset < TARGET_PAGE_BYTES ? differing(old + offset, page + offset) : 0;
-    let edges = mask ^ ((mask << 1) | inside);
-    while (edges != 0) {
-      const edge = offset + <usize>ctz<u64>(edges);
-      edges &= edges - 1;
-      if (inside == 0) {
-        start = edge;
-        inside = 1;
-        continue;
-      }
-      inside = 0;
-      const length = edge - start;
-      // Two lengths of two bytes at most: where there is just no room for those, look closer.
-      if (at + length + 4 > limit) {
-        const head = 2 + usize(start - end >= ONE_BYTE_LENGTHS) + usize(length >= ONE_BYTE_LENGTHS);
-        if (at + head + length > limit) return -1;
-      }
-      at = putLength(at, start - end);
-      at = putLength(at, length);
-      copyRun(at, page + start, length);
-      at += length;
-      end = edge;
+  let before: usize = 0; // the end of the run before
+  for (; edges < edgesEnd; edges += 4) {
+    const start: usize = load<u16>(edges);
+    const end: usize = load<u16>(edges, 2);
+    const length = end - start;
+    // Two lengths of two bytes at most: where there is just no room for those, look closer.
+    if (at + length + 4 > limit) {
+      const head =
+        2 + usize(start - before >= ONE_BYTE_LENGTHS) + usize(length >= ONE_BYTE_LENGTHS);
+      if (at + head + length > limit) return -1;
     }
+    at = putLength(at, start - before);
+    at = putLength(at, length);
+    const from = page + start;
+    if (length <= 16 && start <= TARGET_PAGE_BYTES - 16 && at + 16 <= limit) {
+      v128.store(at, v128.load(from));
+    } else {
+      copyRun(at, from, length);
+    }
+    at += length;
+    before = end;
   }
   return <i32>(at - out);
 }

@@ -3,6 +3,7 @@ import { PLAIN_WASM_BASE64, SHARED_WASM_BASE64 } from './engine-wasm.gen.ts';
 /** Lists the functions of assembly/engine.ts. Pointers and u32 results come back signed: `>>> 0`. */
 export interface Engine {
   addNew(into: number, from: number, pages: number): number;
+  addRange(into: number, from: number, first: number, end: number): void;
   clearRange(bitmap: number, from: number, to: number): void;
   countSet(bitmap: number, from: number, to: number): number;
   findRuns(bitmap: number, from: number, to: number, out: number, most: number): number;
@@ -35,7 +36,7 @@ export interface Engine {
   ): number;
   applyXbzrle(encoding: number, lengthBytes: number, page: number): void;
   checkXbzrle(encoding: number, lengthBytes: number): number;
-  encodeXbzrle(old: number, page: number, out: number): number;
+  encodeXbzrle(old: number, page: number, out: number, edges: number): number;
   clearCache(cache: number, slots: number): void;
   countZeroPages(ptr: number, pages: number): number;
   markZeroPages(ptr: number, pages: number, bitmap: number): number;

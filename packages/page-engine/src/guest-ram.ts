@@ -159,18 +159,14 @@ export class GuestRam {
 
   /** Makes every page present (a guest that runs; wakes waiting vCPUs) or missing (about to receive). */
   setAllReceived(present: boolean): void {
-    for (const { engine, plan } of this.banks) {
-      for (const { pages, receivedPtr, writtenPtr } of plan.segments) {
-        if (present) {
-          engine.setRange(receivedPtr, 0, pages);
-        } else {
-          // A page that was present may have been written by a vCPU.
-          engine.addNew(writtenPtr, receivedPtr, pages);
-          engine.clearRange(receivedPtr, 0, pages);
-        }
-      }
+    if (!present) {
+      for (const block of this.blocks) block.discardRange(0, block.lengthBytes);
+      return;
     }
-    if (present) this.faults.wakeAll();
+    for (const { engine, plan } of this.banks) {
+      for (const { pages, receivedPtr } of plan.segments) engine.setRange(receivedPtr, 0, pages);
+    }
+    this.faults.wakeAll();
   }
 }
 

@@ -54,6 +54,7 @@ describe('planRam', () => {
             const used: [number, number][] = [
               [0, plan.tablePtr + specs.length * layout.ENTRY_BYTES],
               [plan.runsPtr, plan.runsPtr + layout.MAX_RUNS * layout.RUN_BYTES],
+              [plan.edgesPtr, plan.edgesPtr + layout.EDGES_BYTES],
               [bank.inputPtr, bank.inputPtr + plan.inputBytes],
               [bank.cachePtr, bank.cachePtr + 65536 + 16 * layout.CACHE_TAG_BYTES],
               ...bank.sendPtrs.map((ptr): [number, number] => [ptr, ptr + 65536]),

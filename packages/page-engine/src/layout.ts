@@ -31,6 +31,7 @@ export const ENTRY_NAME_BYTES = 36;
 export const ENTRY_NAME = 64;
 export const RUN_BYTES = 8;
 export const MAX_RUNS = 512;
+export const EDGES_BYTES = 8256;
 export const CACHE_TAG_BYTES = 8;
 export const CACHE_LIFETIME = 2;
 export const RX_BLOCK = 0;
@@ -57,6 +58,7 @@ export const TX_UNCHANGED = 28;
 export const TX_XBZRLE_BYTES = 32;
 export const TX_CACHE_MISS = 36;
 export const TX_OVERFLOW = 40;
+export const TX_EDGES = 44;
 export const DECODE_NEED_MORE = 0;
 export const DECODE_RECORD = 1;
 export const DECODE_FOREIGN = 2;
@@ -147,6 +149,7 @@ export interface RamPlan {
   readonly slots: number;
   readonly tablePtr: number;
   readonly runsPtr: number;
+  readonly edgesPtr: number;
   readonly inputBytes: number;
   readonly banks: readonly BankPlan[];
 }
@@ -239,7 +242,8 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
   const slots = options.vcpus + 1;
   const tablePtr = SLOTS_PTR + slots * SLOT_BYTES;
   const runsPtr = align(tablePtr + blocks.length * ENTRY_BYTES, LINE_BYTES);
-  const bitmapsPtr = align(runsPtr + MAX_RUNS * RUN_BYTES, LINE_BYTES);
+  const edgesPtr = align(runsPtr + MAX_RUNS * RUN_BYTES, LINE_BYTES);
+  const bitmapsPtr = align(edgesPtr + EDGES_BYTES, LINE_BYTES);
   const inputBytes = options.ioBufferBytes + INPUT_SLACK_BYTES;
   const buffersBytes =
     options.ioBuffers * align(options.ioBufferBytes, TARGET_PAGE_BYTES) +
@@ -314,5 +318,5 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
       segments,
     });
   }
-  return { options, slots, tablePtr, runsPtr, inputBytes, banks };
+  return { options, slots, tablePtr, runsPtr, edgesPtr, inputBytes, banks };
 }

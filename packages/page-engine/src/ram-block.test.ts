@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { GuestRam } from './guest-ram.ts';
+import type { RamBlock } from './ram-block.ts';
 
 const KIB = 1024;
 
@@ -134,4 +135,50 @@ it('the dirty log of a block that spans banks is one bitmap', async () => {
     (page) => (bitmap[page >> 3]! & (1 << (page & 7))) !== 0,
   );
   expect(found).toEqual(dirty);
+});
+
+describe('discardRange', () => {
+  async function discardable(): Promise<RamBlock> {
+    const ram = await GuestRam.create(
+      [{ name: 'huge', lengthBytes: 3 * 2 ** 20, hostPageBytes: 65_536 }],
+      { maxBankBytes: 2 ** 20, ioBufferBytes: 8192, ioBuffers: 1 },
+    );
+    ram.setAllReceived(true);
+    return ram.blocks[0]!;
+  }
+
+  it('makes whole host pages missing, across banks too, and leaves the others', async () => {
+    const block = await discardable();
+    expect(block.segments.length).toBeGreaterThan(2);
+    const border = block.segments[1]!.firstPage;
+    const [from, to] = [border - 16, border + 32];
+    block.discardRange(from * 4096, (to - from) * 4096);
+    expect(block.receivedCount(from, to)).toBe(0);
+    expect(block.receivedCount()).toBe(block.pageCount - 48);
+    block.discardRange(0, 0);
+    block.discardRange(block.lengthBytes, 0);
+    expect(block.receivedCount()).toBe(block.pageCount - 48);
+    block.discardRange(0, block.lengthBytes);
+    expect(block.receivedCount()).toBe(0);
+  });
+
+  it('refuses what lies outside of the block, or is no whole host page, by name', async () => {
+    const block = await discardable();
+    const refused = (start: number, length: number, code: string): void => {
+      expect(() => block.discardRange(start, length)).toThrow(
+        expect.objectContaining({
+          code,
+          message: expect.stringContaining('RAM block huge'),
+          details: { block: 'huge', offsetBytes: start, lengthBytes: length },
+        }),
+      );
+    };
+    refused(0, block.lengthBytes + 65_536, 'DISCARD_OUT_OF_RANGE');
+    refused(block.lengthBytes, 65_536, 'DISCARD_OUT_OF_RANGE');
+    refused(-65_536, 65_536, 'DISCARD_OUT_OF_RANGE');
+    refused(2 ** 60, 65_536, 'DISCARD_OUT_OF_RANGE');
+    refused(4096, 65_536, 'DISCARD_UNALIGNED');
+    refused(0, 4096, 'DISCARD_UNALIGNED');
+    expect(block.receivedCount()).toBe(block.pageCount);
+  });
 });

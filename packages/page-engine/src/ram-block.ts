@@ -109,6 +109,34 @@ export class RamBlock {
     return this.receivedCount(from, to) === to - from;
   }
 
+  /**
+   * Makes whole host pages missing, whatever they hold: a vCPU that touches one waits until it comes
+   * anew. Memory that was touched stays with the process, since WebAssembly cannot give it back.
+   * @throws PageEngineError DISCARD_OUT_OF_RANGE, DISCARD_UNALIGNED
+   * @see QEMU system/physmem.c: ram_block_discard_range
+   */
+  discardRange(startBytes: number, lengthBytes: number): void {
+    const refuse = (code: 'DISCARD_OUT_OF_RANGE' | 'DISCARD_UNALIGNED', problem: string): never => {
+      throw new PageEngineError(
+        code,
+        `discard of ${lengthBytes} bytes at ${startBytes} of RAM block ${this.name}: ${problem}`,
+        { block: this.name, offsetBytes: startBytes, lengthBytes },
+      );
+    };
+    if (!this.#holds(startBytes, lengthBytes)) {
+      refuse('DISCARD_OUT_OF_RANGE', `the block has ${this.lengthBytes} bytes`);
+    }
+    if (startBytes % this.hostPageBytes !== 0 || lengthBytes % this.hostPageBytes !== 0) {
+      refuse('DISCARD_UNALIGNED', `its host pages have ${this.hostPageBytes} bytes`);
+    }
+    const pages = pagesOf(startBytes, lengthBytes);
+    for (const { bank, segment, from, to } of this.#pieces(...pages)) {
+      // A vCPU may have written what was present: it counts as written from here on.
+      bank.engine.addRange(segment.writtenPtr, segment.receivedPtr, from, to);
+      bank.engine.clearRange(segment.receivedPtr, from, to);
+    }
+  }
+
   /** Copies the dirty log: one bit a target page, bit 0 of byte 0 first. */
   dirtyBitmap(): Uint8Array<ArrayBuffer> {
     const bitmap = new Uint8Array(Math.ceil(this.pageCount / 8));
@@ -207,14 +235,18 @@ export class RamBlock {
     }
   }
 
+  #holds(offsetBytes: number, lengthBytes: number): boolean {
+    return (
+      Number.isSafeInteger(offsetBytes) &&
+      Number.isSafeInteger(lengthBytes) &&
+      offsetBytes >= 0 &&
+      lengthBytes >= 0 &&
+      offsetBytes + lengthBytes <= this.lengthBytes
+    );
+  }
+
   #checkRange(offsetBytes: number, lengthBytes: number): void {
-    if (
-      !Number.isSafeInteger(offsetBytes) ||
-      !Number.isSafeInteger(lengthBytes) ||
-      offsetBytes < 0 ||
-      lengthBytes < 0 ||
-      offsetBytes + lengthBytes > this.lengthBytes
-    ) {
+    if (!this.#holds(offsetBytes, lengthBytes)) {
       throw this.#rangeError(offsetBytes, lengthBytes, `the block has ${this.lengthBytes} bytes`);
     }
   }

@@ -129,41 +129,6 @@ export class RamReceiver {
   }
 
   /**
-   * Makes pages missing again. WebAssembly cannot give their memory back; nothing reads it until
-   * the pages come anew.
-   * @throws PageEngineError DISCARD_OUT_OF_RANGE, DISCARD_UNALIGNED
-   * @see QEMU migration/ram.c: ram_discard_range
-   */
-  discard(block: RamBlock, startBytes: number, lengthBytes: number): void {
-    const refuse = (code: 'DISCARD_OUT_OF_RANGE' | 'DISCARD_UNALIGNED', problem: string): never => {
-      throw new PageEngineError(
-        code,
-        `discard of ${lengthBytes} bytes at ${startBytes} of RAM block ${block.name}: ${problem}`,
-        { block: block.name, offsetBytes: startBytes, lengthBytes },
-      );
-    };
-    if (
-      !Number.isSafeInteger(startBytes) ||
-      !Number.isSafeInteger(lengthBytes) ||
-      startBytes < 0 ||
-      lengthBytes < 0 ||
-      startBytes + lengthBytes > block.lengthBytes
-    ) {
-      refuse('DISCARD_OUT_OF_RANGE', `the block has ${block.lengthBytes} bytes`);
-    }
-    if (startBytes % block.hostPageBytes !== 0 || lengthBytes % block.hostPageBytes !== 0) {
-      refuse('DISCARD_UNALIGNED', `its host pages have ${block.hostPageBytes} bytes`);
-    }
-    const from = startBytes / TARGET_PAGE_BYTES;
-    const to = from + lengthBytes / TARGET_PAGE_BYTES;
-    for (const { bank, firstPage, pages, receivedPtr } of block.segments) {
-      const first = Math.max(from - firstPage, 0);
-      const end = Math.min(to - firstPage, pages);
-      if (first < end) this.#ram.banks[bank]!.engine.clearRange(receivedPtr, first, end);
-    }
-  }
-
-  /**
    * Consumes the page records of input.bytes[start, end), up to the first that is incomplete, no
    * page record, or wrong. Nothing of a wrong record is applied; those before it are.
    * @throws PageEngineError RANGE when the range is not in the buffer

@@ -109,6 +109,7 @@ export class RamSender {
     this.#ram = ram;
     this.#xbzrle = new XbzrleCache(
       ram.banks,
+      ram.plan.edgesPtr,
       checkedCacheBytes(options.xbzrleCacheBytes, ram.plan.options.xbzrleCacheBytes),
     );
     this.#freeBuffers = Array.from({ length: buffers }, (_, i) => i);

@@ -6,6 +6,7 @@ import {
   TX_CACHE_AGE,
   TX_CACHE_MISS,
   TX_CACHE_SLOTS,
+  TX_EDGES,
   TX_OVERFLOW,
   TX_UNCHANGED,
   TX_XBZRLE,
@@ -32,6 +33,7 @@ export interface XbzrleStatistics {
  */
 export class XbzrleCache {
   readonly #banks: readonly Bank[];
+  readonly #edgesPtr: number;
   readonly #cacheBytes: number;
   #age = 0;
   #isOn = false;
@@ -41,9 +43,13 @@ export class XbzrleCache {
   #overflow = 0;
   #unchanged = 0;
 
-  /** @param cacheBytes a power of two, or 0 for no XBZRLE */
-  constructor(banks: readonly Bank[], cacheBytes: number) {
+  /**
+   * @param edgesPtr where each bank has EDGES_BYTES of room
+   * @param cacheBytes a power of two, or 0 for no XBZRLE
+   */
+  constructor(banks: readonly Bank[], edgesPtr: number, cacheBytes: number) {
     this.#banks = banks;
+    this.#edgesPtr = edgesPtr;
     this.#cacheBytes = cacheBytes;
     this.stop();
   }
@@ -71,6 +77,7 @@ export class XbzrleCache {
       bank.setU32(SENDER_PTR + TX_CACHE, bank.plan.cachePtr);
       bank.setU32(SENDER_PTR + TX_CACHE_SLOTS, slots);
       bank.setU32(SENDER_PTR + TX_CACHE_AGE, this.#age);
+      bank.setU32(SENDER_PTR + TX_EDGES, this.#edgesPtr);
     }
   }
 

@@ -5,6 +5,7 @@ import { TARGET_PAGE_BYTES } from './layout.ts';
 const OLD_PTR = 4096;
 const PAGE_PTR = 8192;
 const ENCODING_PTR = 12_288;
+const EDGES_PTR = 16_384;
 
 /**
  * Tells two pages apart as XBZRLE does, without a guest around them: runs of unchanged bytes, and runs
@@ -34,7 +35,7 @@ export class XbzrleCodec {
   encode(old: Uint8Array, page: Uint8Array): Uint8Array | undefined {
     this.#put(OLD_PTR, old);
     this.#put(PAGE_PTR, page);
-    const lengthBytes = this.#engine.encodeXbzrle(OLD_PTR, PAGE_PTR, ENCODING_PTR);
+    const lengthBytes = this.#engine.encodeXbzrle(OLD_PTR, PAGE_PTR, ENCODING_PTR, EDGES_PTR);
     if (lengthBytes < 0) return undefined;
     return this.#bytes.slice(ENCODING_PTR, ENCODING_PTR + lengthBytes);
   }

@@ -65,6 +65,18 @@ describe.each(['plain', 'shared'])('the bitmaps of the %s engine', (flavour) => 
     );
   });
 
+  it('adds a range of another bitmap', () => {
+    fc.assert(
+      fc.property(bitmap, bitmap, range, (a, b, [from, to]) => {
+        put(BITMAP, a);
+        put(OTHER, b);
+        engine.addRange(BITMAP, OTHER, from, to);
+        expect(get(BITMAP)).toEqual(a.map((bit, i) => bit || (b[i]! && i >= from && i < to)));
+        expect(get(OTHER)).toEqual(b);
+      }),
+    );
+  });
+
   it('finds the next set and the next clear bit', () => {
     fc.assert(
       fc.property(bitmap, range, (model, [from, to]) => {

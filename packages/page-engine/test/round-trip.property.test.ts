@@ -152,7 +152,7 @@ describe.each(SHAPES)('a migration of guest memory, %s', (_, options) => {
             expect(ranges.length).toBeGreaterThan(0);
             expect(ranges.length).toBeLessThanOrEqual(12);
             for (const [start, length] of ranges) {
-              receiver.discard(destination.block(block.name)!, start, length);
+              destination.block(block.name)!.discardRange(start, length);
             }
           }
           // The destination holds exactly the pages that the source does not owe.
