@@ -70,6 +70,7 @@ export class TcpRecorder implements AsyncDisposable {
       target.pipe(source);
       sockets.push(target);
     }
+    const isOnly = this.#connectionsLeft === 0 && this.#openConnections === 0;
     let open = sockets.length;
     this.#openConnections++;
     for (const socket of sockets) {
@@ -78,7 +79,7 @@ export class TcpRecorder implements AsyncDisposable {
       socket.once('close', () => {
         if (--open > 0) return;
         const first = Buffer.concat(forward);
-        if (first.toString('latin1', 0, 4) === 'QEVM') {
+        if (isOnly || first.toString('latin1', 0, 4) === 'QEVM') {
           this.#main = { forward: first, backward: Buffer.concat(backward) };
         }
         if (--this.#openConnections > 0 || this.#connectionsLeft > 0) return;

@@ -20,6 +20,7 @@ const unreadable: Readonly<Record<string, string>> = {
   'no-vmdesc': 'OSError: [Errno 22] Invalid argument',
   postcopy: 'OSError: [Errno 22] Invalid argument',
   'postcopy-bitmaps': 'OSError: [Errno 22] Invalid argument',
+  recovery: 'OSError: [Errno 22] Invalid argument',
   'postcopy-zoo': 'OSError: [Errno 22] Invalid argument',
   // A configuration with subsections, and before 10.0 the vmdesc does not tell of them.
   '5.2/ignore-shared': 'Exception: Unknown section type: 5',

@@ -53,7 +53,8 @@ function read(release: string, name: string): Recorded {
 // From a pipe, sections without footers end where nobody can tell.
 const withoutFooters = ['no-footers', 'machine-2.2'];
 
-const hasVmdesc = (name: string): boolean => !name.startsWith('postcopy') && name !== 'no-vmdesc';
+const hasVmdesc = (name: string): boolean =>
+  !name.startsWith('postcopy') && name !== 'no-vmdesc' && name !== 'recovery';
 
 const fixtures = listFixtures().filter((fixture) => !withoutFooters.includes(fixture.case));
 
