@@ -18,12 +18,14 @@ export function* formatJson(
   error: () => Diagnosis | undefined,
 ): Generator<string> {
   const { version, configuration, ram, items, omittedItems, eofOffset, endOffset, vmdesc } = model;
-  const { container, dirtyBitmaps, liveSections } = model;
+  const { container, streamOffset, isRecovery, dirtyBitmaps, liveSections } = model;
   const head = {
     report: REPORT_VERSION,
     file,
     packed,
     container,
+    streamOffset,
+    isRecovery,
     version,
     configuration: configuration && {
       ...configuration,

@@ -37,7 +37,8 @@ export function* formatReport(model: StreamModel, options: ReportOptions): Gener
   if (container !== undefined) yield* formatContainer(container);
   if (packed !== undefined) yield `Unpacked from ${packed}: offsets count in what came out`;
   if (version !== undefined) {
-    yield `Migration stream, version ${version}`;
+    const at = model.streamOffset === undefined ? '' : `, at ${formatOffset(model.streamOffset)}`;
+    yield `Migration stream, version ${version}${at}`;
     yield* formatConfiguration(model);
     yield* formatSchema(model, options);
   } else if (model.isRecovery === true) {
