@@ -33,7 +33,9 @@ export function schemaFromDump(dump: Dump): Schema {
           ...(hasNumbers ? {} : { isDoubtful }),
         }),
       );
-      return decodeByCandidates(section, candidates, body, offset);
+      const why =
+        'A dump describes device types alone, and those that this QEMU was built with: a precopy stream of the same machine describes all';
+      return decodeByCandidates(section, candidates, body, offset, why);
     },
   };
 }

@@ -42,7 +42,8 @@ export function schemaFromVmdesc(vmdesc: Vmdesc): Schema {
           isExact: true,
         }),
       );
-      return decodeByCandidates(section, candidates, body, offset);
+      const why = 'The schema is of a machine that lacks this device';
+      return decodeByCandidates(section, candidates, body, offset, why);
     },
   };
 }

@@ -36,12 +36,17 @@ export interface Candidate {
   readonly isDoubtful?: (nodes: readonly StateNode[]) => boolean;
 }
 
-/** Finds the one reading of a body by any of the candidates. */
+/**
+ * Finds the one reading of a body by any of the candidates.
+ *
+ * @param whyUnknown what to say where there are none
+ */
 export function decodeByCandidates(
   { idstr }: SectionHead,
   candidates: Iterable<Candidate>,
   body: Uint8Array,
   offset: number,
+  whyUnknown: string,
 ): readonly StateNode[] {
   let closest: Mismatch | undefined;
   let isKnown = false;
@@ -80,8 +85,9 @@ export function decodeByCandidates(
       found: closest?.found ?? (isKnown ? `${body.length} bytes that they do not` : 'none'),
       offset: offset + (closest?.at ?? 0),
       path: [idstr, ...(closest?.path ?? [])],
-      likely:
-        'The schema is of another machine, release or machine type, or of a state in which the device sends other fields',
+      likely: isKnown
+        ? 'The schema is of another machine, release or machine type, or of a state in which the device sends other fields'
+        : whyUnknown,
     },
   );
 }
