@@ -103,7 +103,7 @@ export function equal<T extends number | bigint>(
     kind,
     // QEMU calls its check of an unsigned 64-bit value so.
     kind.type === 'uint64' ? 'int64 equal' : `${kind.type} equal`,
-    (value, current) => (value === current ? undefined : `${current}`),
+    (value, current) => (current === undefined || value === current ? undefined : `${current}`),
     options.hint,
   );
 }
@@ -113,8 +113,11 @@ export function equal<T extends number | bigint>(
  *
  * @see vmstate_info_int32_le in QEMU's migration/vmstate-types.c
  */
-export const i32AtMost: FixedKind<number> = comparing(i32, 'int32 le', (value, current) =>
-  value >= 0 && value <= current ? undefined : `a positive value of at most ${current}`,
+export const i32AtMost: FixedKind<number> = comparing(
+  i32,
+  'int32 le',
+  (value, current = 0x7fff_ffff) =>
+    value >= 0 && value <= current ? undefined : `a positive value of at most ${current}`,
 );
 
 /**
@@ -151,7 +154,7 @@ export function lessThan<T extends number | bigint>(
 function comparing<T extends number | bigint>(
   kind: FixedKind<T>,
   type: string,
-  expected: (value: T, current: T) => string | undefined,
+  expected: (value: T, current: T | undefined) => string | undefined,
   hint = 'The device is configured differently here: give both sides the same options',
 ): FixedKind<T> {
   const { inline: _, ...rest } = kind;
@@ -161,7 +164,7 @@ function comparing<T extends number | bigint>(
     load(reader, current, context: LoadContext) {
       const { offset } = reader;
       const value = kind.load(reader, current, context);
-      const wanted = current === undefined ? undefined : expected(value, current);
+      const wanted = expected(value, current);
       if (wanted === undefined) return value;
       throw new VmstateError('VALUE_MISMATCH', 'A value differs between the two sides', {
         expected: wanted,
