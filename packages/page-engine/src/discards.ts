@@ -1,7 +1,7 @@
-import type { Bank } from './bank.ts';
 import type { GuestRam } from './guest-ram.ts';
-import { MAX_RUNS, TARGET_PAGE_BYTES } from './layout.ts';
+import { TARGET_PAGE_BYTES } from './layout.ts';
 import type { RamBlock } from './ram-block.ts';
+import { listRuns } from './runs.ts';
 
 /** Caps a list of ranges, as QEMU does for one command. */
 const MAX_DISCARD_RANGES = 12;
@@ -18,7 +18,8 @@ export function* listDiscards(ram: GuestRam): Generator<RamDiscard> {
   for (const block of ram.blocks) {
     let ranges: [number, number][] = [];
     for (const { bank, owedPtr, firstPage, pages } of block.segments) {
-      for (const [start, end] of listRuns(ram.banks[bank]!, ram.plan.runsPtr, owedPtr, pages)) {
+      const { engine, u32 } = ram.banks[bank]!;
+      for (const [start, end] of listRuns(engine, u32, ram.plan.runsPtr, owedPtr, 0, pages)) {
         const startBytes = (firstPage + start) * TARGET_PAGE_BYTES;
         const lengthBytes = (end - start) * TARGET_PAGE_BYTES;
         const last = ranges.at(-1);
@@ -35,21 +36,5 @@ export function* listDiscards(ram: GuestRam): Generator<RamDiscard> {
       }
     }
     if (ranges.length > 0) yield { block, ranges };
-  }
-}
-
-/** Lists the runs of set bits of a bitmap's first `pages`: first page and end. */
-function* listRuns(
-  bank: Bank,
-  runsPtr: number,
-  bitmapPtr: number,
-  pages: number,
-): Generator<readonly [number, number]> {
-  for (let from = 0; from < pages; ) {
-    const count = bank.engine.findRuns(bitmapPtr, from, pages, runsPtr, MAX_RUNS);
-    // Copied: the list's place is used again before the caller may ask for the next.
-    const runs = bank.u32.slice(runsPtr >>> 2, (runsPtr >>> 2) + 2 * count);
-    for (let i = 0; i < runs.length; i += 2) yield [runs[i]!, runs[i + 1]!];
-    from = count === MAX_RUNS ? runs.at(-1)! : pages;
   }
 }

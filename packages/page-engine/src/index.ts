@@ -12,6 +12,7 @@ export {
   type RamBlockSpec,
   TARGET_PAGE_BYTES,
 } from './layout.ts';
+export { PageBitmap } from './page-bitmap.ts';
 export { PageScanner } from './page-scanner.ts';
 export { RamBlock, type RamSegment } from './ram-block.ts';
 export {
