@@ -3,7 +3,6 @@ import { CliError } from '../cli-error.ts';
 import { inspectFile, nameOf } from './inspect-file.ts';
 import { type InspectFlags, type InspectOptions, inspectOptions } from './options.ts';
 import { escapeControls, writeAll } from './output.ts';
-import { readSchemaFile } from './schema-file.ts';
 
 /** Makes the command `wherry inspect`. */
 export function inspectCommand(): Command {
@@ -48,7 +47,10 @@ Exit codes: 0 every stream is whole, 1 one is broken, 2 wrong usage.`,
 /** Inspects each file in turn. @throws CliError 1 when one is broken, after the last; 2 for a file that cannot be opened */
 async function inspectAll(options: InspectOptions): Promise<void> {
   const { files, format, schemaPath } = options;
-  const schema = schemaPath === undefined ? undefined : await readSchemaFile(schemaPath);
+  const schema =
+    schemaPath === undefined
+      ? undefined
+      : await (await import('./schema-file.ts')).readSchemaFile(schemaPath);
   if (files.length === 1) return inspectFile(files[0]!, options, schema);
   let exitCode = 0;
   for (const [i, file] of files.entries()) {

@@ -3,17 +3,15 @@ import { join } from 'node:path';
 import { locate, type StreamModel, type WalkOptions } from '@wherry/snapshot';
 import type { Schema } from '@wherry/vmstate';
 import { CliError } from '../cli-error.ts';
-import { formatDescription, formatState } from './analyze/analyze-migration.ts';
 import { diagnoseBreak } from './break-diagnosis.ts';
 import { type Diagnosis, formatDiagnosis } from './diagnosis.ts';
 import { type Input, openInput } from './input.ts';
 import type { InspectOptions } from './options.ts';
 import { escapeControls, writeAll } from './output.ts';
-import { RamFiles } from './ram-files.ts';
+import type { RamFiles } from './ram-files.ts';
 import { ReadProgress } from './read-progress.ts';
-import { formatJson } from './report-json.ts';
 import { fitLines } from './report-layout.ts';
-import { formatLocated, formatReport, type ReportOptions } from './report-text.ts';
+import type { ReportOptions } from './report-options.ts';
 import type { SchemaFile } from './schema-file.ts';
 import { walkSource } from './walk-source.ts';
 
@@ -31,7 +29,7 @@ export async function inspectFile(
   const ram =
     options.ramDirectory === undefined
       ? undefined
-      : new RamFiles(options.ramDirectory, options.replace);
+      : new (await import('./ram-files.ts')).RamFiles(options.ramDirectory, options.replace);
   const walked = await walkFile(path, options, ram, schema);
   const { model } = walked;
   ram?.finish(model, walked.error === undefined);
@@ -49,10 +47,7 @@ export async function inspectFile(
     ramFiles: ram?.names,
     onMismatch,
   };
-  await writeAll(
-    process.stdout,
-    format(model, options, report, () => error),
-  );
+  await writeAll(process.stdout, await format(model, options, report, () => error));
   if (error !== undefined) {
     const lines = `${nameOf(path)}: ${formatDiagnosis(error)}`.split('\n');
     throw new CliError(escapeControls([...fitLines(lines, process.stderr.columns)].join('\n')), 1);
@@ -95,26 +90,34 @@ async function walkFile(
   }
 }
 
-function format(
+/** Only what the format needs is loaded: on a small stream that is what takes the time. */
+async function format(
   model: StreamModel,
   options: InspectOptions,
   report: ReportOptions,
   error: () => Diagnosis | undefined,
-): Iterable<string> {
+): Promise<Iterable<string>> {
   const located = options.at === undefined ? undefined : locate(model, report);
   switch (options.format) {
-    case 'json':
+    case 'json': {
+      const { formatJson } = await import('./report-json.ts');
       return formatJson(model, located, report, error);
-    case 'text':
+    }
+    case 'text': {
+      const { formatLocated, formatReport } = await import('./report-text.ts');
       if (options.at === undefined) return printable(formatReport(model, report));
       if (located === undefined) report.onMismatch(notReached(options.at, model));
       return located === undefined ? [] : printable(formatLocated(located));
-    default:
-      return formatAnalysis(model, options, report, error() === undefined);
+    }
+    default: {
+      const analyzer = await import('./analyze/analyze-migration.ts');
+      return formatAnalysis(analyzer, model, options, report, error() === undefined);
+    }
   }
 }
 
 function* formatAnalysis(
+  { formatDescription, formatState }: typeof import('./analyze/analyze-migration.ts'),
   model: StreamModel,
   { format, extractsTo }: InspectOptions,
   { onMismatch, ramFiles }: ReportOptions,

@@ -1,5 +1,3 @@
-import { once } from 'node:events';
-
 const FLUSH_CHARS = 64 * 1024;
 
 /**
@@ -18,7 +16,7 @@ export async function writeAll(
   output.on('error', onError);
   const flush = async (text: string): Promise<void> => {
     if (text === '' || output.write(text) || failure !== undefined) return;
-    await Promise.race([once(output, 'drain'), once(output, 'close')]).catch(() => {});
+    await nextOf(output, ['drain', 'close', 'error']);
   };
   try {
     let text = '';
@@ -39,6 +37,17 @@ export async function writeAll(
     if (failure === undefined) output.off('error', onError);
   }
   if (failure !== undefined && failure.code !== 'EPIPE') throw failure;
+}
+
+/** Waits for the first of some events. */
+function nextOf(output: NodeJS.WritableStream, events: readonly string[]): Promise<void> {
+  return new Promise((resolve) => {
+    const end = (): void => {
+      for (const event of events) output.off(event, end);
+      resolve();
+    };
+    for (const event of events) output.on(event, end);
+  });
 }
 
 /** Escapes control characters but newlines: names in a stream must not steer the terminal that shows them. */

@@ -1,4 +1,3 @@
-import { createLogUpdate } from 'log-update';
 import { formatBytes } from '../sizes.ts';
 
 /** What is read sooner than this needs no bar. */
@@ -11,7 +10,7 @@ export class ReadProgress {
   readonly #name: string;
   readonly #startMs: number = performance.now();
   #nextMs: number;
-  #live: ReturnType<typeof createLogUpdate> | undefined;
+  #isDrawn = false;
 
   constructor(stream: NodeJS.WriteStream, name: string) {
     this.#stream = stream;
@@ -25,20 +24,24 @@ export class ReadProgress {
     const nowMs = performance.now();
     if (nowMs < this.#nextMs) return;
     this.#nextMs = nowMs + EVERY_MS;
-    this.#live ??= createLogUpdate(this.#stream);
     const perSecond = formatBytes(offset / ((nowMs - this.#startMs) / 1000));
     const read = `${formatBytes(offset)}${sizeBytes === undefined ? '' : ` of ${formatBytes(sizeBytes)}`}, ${perSecond}/s`;
     const columns = (this.#stream.columns ?? 80) - 1;
     const share = sizeBytes === undefined || sizeBytes === 0 ? undefined : offset / sizeBytes;
     const bar =
       share === undefined ? '' : `[${'#'.repeat(Math.round(share * 10)).padEnd(10, '.')}] `;
-    this.#live(`${bar}${read}  ${this.#name}`.slice(0, columns));
+    this.#draw(`${bar}${read}  ${this.#name}`.slice(0, columns));
   }
 
   /** Takes the bar away. */
   done(): void {
-    this.#live?.clear();
-    this.#live?.done();
+    if (this.#isDrawn) this.#draw('');
     this.#nextMs = Number.POSITIVE_INFINITY;
+  }
+
+  /** Replaces the line; one line needs no library, which would take longer to load than most streams. */
+  #draw(line: string): void {
+    this.#isDrawn = true;
+    this.#stream.write(`\r${line}\u001b[K`);
   }
 }

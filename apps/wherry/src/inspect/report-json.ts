@@ -2,7 +2,7 @@ import type { LocatedModel, StreamModel } from '@wherry/snapshot';
 import { decodeDevices } from '@wherry/snapshot';
 import type { StateNode } from '@wherry/vmstate';
 import { type Diagnosis, diagnose } from './diagnosis.ts';
-import type { ReportOptions } from './report-text.ts';
+import type { ReportOptions } from './report-options.ts';
 import { formatUuid } from './uuid.ts';
 
 /** Rises when a member changes its meaning or goes; new members may come at any time. */
@@ -47,10 +47,21 @@ export function* formatJson(
     if (mismatch !== undefined) onMismatch(diagnose(mismatch, []));
     if (isShown !== undefined && !isShown(device.idstr)) continue;
     const { body, ...place } = device;
-    const fields = state?.map(nodeOf);
     const bytes = state === undefined && body !== undefined ? hex(body) : undefined;
-    yield separator +
-      stringify({ ...place, by, fields, bytes, note, error: mismatch && diagnose(mismatch, []) });
+    const text = stringify({
+      ...place,
+      by,
+      bytes,
+      note,
+      error: mismatch && diagnose(mismatch, []),
+    });
+    if (state === undefined) {
+      yield separator + text;
+    } else {
+      yield `${separator}${text.slice(0, -1)},"fields":[`;
+      yield* new NodeWriter().list(state);
+      yield ']}';
+    }
     separator = ',\n';
   }
   const end =
@@ -65,9 +76,41 @@ export function* formatJson(
   yield `\n],${stringify({ end, error: error() }).slice(1)}\n`;
 }
 
-function nodeOf(node: StateNode): object {
-  const { name, type, offset, lengthBytes, value, children } = node;
-  return { name, type, offset, lengthBytes, value, children: children?.map(nodeOf) };
+const PIECE_CHARS = 64 * 1024;
+
+/** Writes trees of fields in pieces: a device can have a million of them. */
+class NodeWriter {
+  #text = '';
+
+  *list(nodes: readonly StateNode[]): Generator<string> {
+    yield* this.#list(nodes);
+    yield this.#text;
+  }
+
+  *#list(nodes: readonly StateNode[]): Generator<string> {
+    let separator = '';
+    for (const { name, type, offset, lengthBytes, value, children } of nodes) {
+      this.#text += `${separator}{"name":${JSON.stringify(name)},"type":${JSON.stringify(type)},"offset":${offset},"lengthBytes":${lengthBytes}`;
+      if (value !== undefined) this.#text += `,"value":${valueText(value)}`;
+      if (children !== undefined) {
+        this.#text += ',"children":[';
+        yield* this.#list(children);
+        this.#text += ']';
+      }
+      this.#text += '}';
+      separator = ',';
+      if (this.#text.length > PIECE_CHARS) {
+        yield this.#text;
+        this.#text = '';
+      }
+    }
+  }
+}
+
+function valueText(value: NonNullable<StateNode['value']>): string {
+  if (value instanceof Uint8Array) return JSON.stringify(hex(value));
+  if (typeof value === 'bigint' && !Number.isSafeInteger(Number(value))) return `"${value}"`;
+  return typeof value === 'string' ? JSON.stringify(value) : `${value}`;
 }
 
 function stringify(value: object): string {

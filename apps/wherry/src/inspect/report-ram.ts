@@ -1,6 +1,6 @@
 import type { RamBlockModel, StreamModel } from '@wherry/snapshot';
 import { formatBytes } from '../sizes.ts';
-import type { ReportOptions } from './report-text.ts';
+import type { ReportOptions } from './report-options.ts';
 import { formatTable } from './table.ts';
 
 /** Writes the RAM blocks with their pages by kind: a table, or a few lines a block where that is too wide. */

@@ -1,33 +1,14 @@
 import { formatOffset } from '@wherry/bytes';
 import type { ContainerModel, DecodedDevice, LocatedModel, StreamModel } from '@wherry/snapshot';
 import { decodeDevices, noteWithout } from '@wherry/snapshot';
-import type { Schema } from '@wherry/vmstate';
 import { formatBytes } from '../sizes.ts';
-import { type Diagnosis, diagnose } from './diagnosis.ts';
+import { diagnose } from './diagnosis.ts';
 import { formatItems } from './report-items.ts';
+import type { ReportOptions } from './report-options.ts';
 import { formatRam } from './report-ram.ts';
 import { formatTree } from './report-tree.ts';
 import { formatValue } from './report-value.ts';
 import { formatUuid } from './uuid.ts';
-
-/** What of a stream is reported, and how. */
-export interface ReportOptions {
-  readonly file: string;
-  /** Which devices are shown; all when absent. */
-  readonly isShown: ((idstr: string) => boolean) | undefined;
-  /** Width of the terminal. */
-  readonly columns: number;
-  /** Describes the devices that the stream does not. */
-  readonly schema: Schema | undefined;
-  /** The machine type that the schema belongs to, where it is known. */
-  readonly schemaMachineType: string | undefined;
-  /** What the stream was unpacked from. */
-  readonly packed: string | undefined;
-  /** The files that RAM was written to, by block. */
-  readonly ramFiles: ReadonlyMap<string, string> | undefined;
-  /** Hears of each section that its description does not fit: a damaged stream, though its framing is whole. */
-  readonly onMismatch: (diagnosis: Diagnosis) => void;
-}
 
 /** Writes what a stream holds for people, line by line. */
 export function* formatReport(model: StreamModel, options: ReportOptions): Generator<string> {
