@@ -156,6 +156,14 @@ describe('wherry check', () => {
     expect(verdicts).toContain('10.0 11.1 breaks');
   });
 
+  test('looks at the devices of a guest alone', async () => {
+    const { code, stdout } = await check(['--matrix', dumps, '--guest', stream]);
+    expect(code).toBe(3); // older releases lack types whose sections their controllers send
+    expect(stdout).not.toContain('breaks');
+    const pair = [dumpOf('10.0'), dumpOf('11.1')];
+    expect((await check([...pair, '--guest', stream])).code).toBe(0);
+  });
+
   test.each([
     ['no sides', [], /^wherry: Two sides are needed/],
     ['a file that is not there', ['nothing', 'DUMP'], /^wherry: Cannot read nothing: there is no/],
@@ -170,6 +178,17 @@ describe('wherry check', () => {
       ['DUMP', '--matrix', 'DIR'],
       /^wherry: --matrix takes no further files/,
     ],
+    [
+      'a matrix of no such device',
+      ['--matrix', 'DIR', '--device', 'x'],
+      /no device that matches x/,
+    ],
+    [
+      'a machine that no release has',
+      ['--matrix', 'DIR', '--machine', 'pc-q35-99.0'],
+      /No two rel/,
+    ],
+    ['a guest that is none', ['DUMP', 'DUMP', '--guest', 'DUMP'], /--guest takes a stream/],
     ['a matrix without dumps', ['--matrix', 'EMPTY'], /has no dump named by its release/],
   ])('wrong usage is one line and exit 2: %s', async (_what, args, message) => {
     const places: Record<string, string> = {

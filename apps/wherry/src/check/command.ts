@@ -28,6 +28,7 @@ interface CheckCommandOptions {
   readonly both?: boolean;
   readonly all?: boolean;
   readonly device?: readonly string[];
+  readonly guest?: string;
   readonly rule?: readonly string[];
   readonly machine?: string;
   readonly facts?: string;
@@ -51,6 +52,7 @@ export function checkCommand(): Command {
     .argument('[dest]', 'what the receiving side has: likewise')
     .option('--both', 'check the way back too')
     .option('--device <glob>', 'look at these device types or sections only; repeatable', collect)
+    .option('--guest <stream>', 'look at the devices that the guest of this stream has')
     .option('--rule <rule>', 'look at findings of these rules only; repeatable', collectRule)
     .option('--machine <type>', 'take the dumps as those of this machine type')
     .option('--unused-age <years>', 'state for how long unused bytes have been so', parseYears)
@@ -97,16 +99,16 @@ async function check(
   if (source === '-' && dest === '-') {
     throw new CliError('Only one side can be read from standard input', 2);
   }
-  const known = knownOf(options);
+  const plan = await planOf(options);
   const history = options.history === undefined ? undefined : historyOf(options.history);
   const sides = [await loadSide(source), await loadSide(dest)].map((side) =>
     withMachine(side, options.machine),
   );
   const [from, to] = sides as [LoadedSide, LoadedSide];
-  refuseNoMatch(options, from.side);
+  refuseNoMatch(options, plan, namesOf(from.side));
   const run = (a: LoadedSide, b: LoadedSide, direction: Direction): readonly Finding[] =>
     checkSides(a.side, b.side, {
-      ...checkOptions(options, known),
+      ...plan,
       direction,
       ...(history === undefined ? {} : { history }),
     });
@@ -126,18 +128,22 @@ async function check(
 }
 
 async function checkMatrices(directory: string, options: CheckCommandOptions): Promise<void> {
-  const known = knownOf(options);
-  const matrices = matricesOf(directory, options.machine, checkOptions(options, known)).map(
-    (matrix) => ({
-      ...matrix,
-      pairs: matrix.pairs.map((pair) => {
-        const findings = pair.findings.filter(byRule(options));
-        return pair.verdict === 'absent'
-          ? pair
-          : { ...pair, findings, verdict: worstVerdict(findings) };
-      }),
-    }),
+  const plan = await planOf(options);
+  const dumps = loadDumps(directory);
+  refuseNoMatch(
+    options,
+    plan,
+    dumps.flatMap(({ dump }) => namesOf({ dump })),
   );
+  const matrices = matricesOf(directory, dumps, options.machine, plan).map((matrix) => ({
+    ...matrix,
+    pairs: matrix.pairs.map((pair) => {
+      const findings = pair.findings.filter(byRule(options));
+      return pair.verdict === 'absent'
+        ? pair
+        : { ...pair, findings, verdict: worstVerdict(findings) };
+    }),
+  }));
   await writeAll(
     process.stdout,
     options.json === true
@@ -153,15 +159,24 @@ function checkSides(source: CheckSide, dest: CheckSide, options: CheckOptions): 
   return checkDumps(source.dump, dest.dump, options);
 }
 
-function checkOptions(options: CheckCommandOptions, known: Known): CheckOptions {
-  const { device: globs, unusedAge } = options;
+/** What the options say of how to check. */
+async function planOf(options: CheckCommandOptions): Promise<CheckOptions> {
+  const { device: globs, guest, unusedAge } = options;
+  const held = guest === undefined ? undefined : await sectionsOfGuest(guest);
+  const only = (name: string, section: string): boolean =>
+    (globs === undefined || globs.some((glob) => isMatch(glob, name))) &&
+    (held === undefined || held.has(section));
   return {
-    known,
+    known: knownOf(options),
+    only,
     ...(unusedAge === undefined ? {} : { unusedAgeYears: unusedAge }),
-    ...(globs === undefined
-      ? {}
-      : { only: (name: string) => globs.some((glob) => isMatch(glob, name)) }),
   };
+}
+
+async function sectionsOfGuest(path: string): Promise<ReadonlySet<string>> {
+  const { side, name } = await loadSide(path);
+  if (side.stream === undefined) throw new CliError(`${name}: --guest takes a stream`, 2);
+  return new Set(namesOf(side).map(([, section]) => section));
 }
 
 function byRule({ rule }: CheckCommandOptions): (finding: Finding) => boolean {
@@ -176,12 +191,24 @@ function collectRule(value: string, before: readonly string[] = []): readonly st
   return [...before, rule];
 }
 
-/** A pattern without any device is a slip: nothing would be compared, and nothing found. */
-function refuseNoMatch({ device: globs }: CheckCommandOptions, { dump, stream }: CheckSide): void {
-  if (globs === undefined) return;
-  const names = dump?.types.keys() ?? stream?.sections.map(({ idstr }) => idstr) ?? [];
-  for (const name of names) if (globs.some((glob) => isMatch(glob, name))) return;
-  throw new CliError(`The source has no device that matches ${globs.join(', ')}`, 2);
+type Named = readonly [name: string, section: string];
+
+function namesOf({ dump, stream }: CheckSide): Named[] {
+  if (dump !== undefined) {
+    return [...dump.types.values()].map((type) => [type.name, type.description?.name ?? type.name]);
+  }
+  return stream.sections.map(({ idstr }) => [idstr, idstr.slice(idstr.lastIndexOf('/') + 1)]);
+}
+
+/** A choice without any device is a slip: nothing would be compared, and nothing found. */
+function refuseNoMatch(
+  { device, guest }: CheckCommandOptions,
+  { only = () => true }: CheckOptions,
+  names: readonly Named[],
+): void {
+  if ((device === undefined && guest === undefined) || names.some((name) => only(...name))) return;
+  const choice = device === undefined ? 'that this guest has' : `that matches ${device.join(', ')}`;
+  throw new CliError(`The source has no device ${choice}`, 2);
 }
 
 function withMachine({ name, side }: LoadedSide, machine: string | undefined): LoadedSide {

@@ -52,14 +52,14 @@ function loadDump(path: string): Dump {
  * Checks a directory's dumps in all pairs, for each machine type that they were made with, or for the
  * one that is told.
  *
- * @throws CliError 2 when there are less than two releases
+ * @throws CliError 2 when there are no two releases that have the machine type
  */
 export function matricesOf(
   directory: string,
+  dumps: readonly NamedDump[],
   machine: string | undefined,
   options: CheckOptions,
 ): CheckMatrix[] {
-  const dumps = loadDumps(directory);
   const machines = machine === undefined ? new Set(dumps.map((d) => d.dump.machine)) : [machine];
   const matrices: CheckMatrix[] = [];
   for (const type of machines) {
@@ -73,6 +73,12 @@ export function matricesOf(
   if (matrices.length === 0) {
     throw new CliError(
       `${directory} has no two releases with the same machine type; --machine takes all as of one`,
+      2,
+    );
+  }
+  if (matrices.every(({ pairs }) => pairs.every(({ verdict }) => verdict === 'absent'))) {
+    throw new CliError(
+      `No two releases of ${directory} have the machine type ${[...machines].join(', ')}`,
       2,
     );
   }

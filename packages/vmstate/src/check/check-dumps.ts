@@ -14,8 +14,8 @@ export interface CheckOptions {
   readonly direction?: Direction;
   /** What is known beyond the two sides; the package's own data unless told. */
   readonly known?: Known;
-  /** Device types (dumps) or sections (streams) to look at; all unless told. */
-  readonly only?: (name: string) => boolean;
+  /** What to look at, by the device type's name (dumps) or the idstr (streams), and by the section's name; all unless told. */
+  readonly only?: (name: string, section: string) => boolean;
   /** The day of the check, `YYYY-MM-DD`, for ages; today unless told. */
   readonly today?: string;
   /** States that bytes that are unused have been so for this many years. */
@@ -65,7 +65,8 @@ export function checkDumps(source: Dump, dest: Dump, options: CheckOptions = {})
   const to: Side = { dump: dest, tellsCounts: tellsCounts(dest) };
   const sourceTells = tellsCounts(source);
   for (const type of source.types.values()) {
-    if (only(type.name)) checkType(type, sourceTells, to, comparison);
+    if (only(type.name, type.description?.name ?? type.name))
+      checkType(type, sourceTells, to, comparison);
   }
   return findings.sort(byVerdict);
 }

@@ -128,18 +128,23 @@ function sectionsOf(facts: StreamFacts, { only = () => true }: CheckOptions): Se
     described.set(key, [...(described.get(key) ?? []), device]);
   }
   return facts.sections
-    .filter(({ idstr }) => only(idstr))
+    .filter(({ idstr }) => only(idstr, lastName(idstr)))
     .map((section) => {
       const device = described.get(keyOf(section.idstr, section.instanceId))?.shift();
       const state = isState(device) ? device : undefined;
       return {
         ...section,
-        name: state?.vmsd_name ?? section.idstr.slice(section.idstr.lastIndexOf('/') + 1),
+        name: state?.vmsd_name ?? lastName(section.idstr),
         ...(state === undefined
           ? {}
           : { table: { ...tableOfVmdesc(state), version: section.version } }),
       };
     });
+}
+
+/** Takes the device's path off a section's name. */
+function lastName(idstr: string): string {
+  return idstr.slice(idstr.lastIndexOf('/') + 1);
 }
 
 function keyOf(idstr: string, instanceId: number): string {
