@@ -118,8 +118,20 @@ describe('a stream against a dump', () => {
   });
 
   it('says what QEMU will say', () => {
-    const [found] = checkStream(stream(nic(FIELDS)), { dump: dump(DUMPED, { name: 'other' }) });
-    expect(found?.message).toMatch(/^Unknown savevm section or instance '0000:00:02\.0\/nic' 0\./);
+    const say = (state: VmdescState, dest: Dump): string | undefined =>
+      checkStream(stream(state), { dump: dest })[0]?.message;
+    expect(say(nic(FIELDS), dump(DUMPED, { name: 'other' }))).toMatch(
+      /^Unknown savevm section or instance '0000:00:02\.0\/nic' 0\./,
+    );
+    expect(say({ ...nic(FIELDS), version: 3 }, dump(DUMPED))).toBe(
+      "savevm: unsupported version 3 for '0000:00:02.0/nic' v2",
+    );
+    expect(say(nic(FIELDS), dump(DUMPED, { version_id: 4, minimum_version_id: 3 }))).toBe(
+      'nic: incoming version_id 2 is too old for local minimum version_id 3',
+    );
+    expect(say(nic([...FIELDS, leaf('more', 'uint8', 1)]), dump(DUMPED))).toBe(
+      'Missing section footer for 0000:00:02.0/nic',
+    );
   });
 
   it('refuses another machine type', () => {

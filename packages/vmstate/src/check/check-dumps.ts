@@ -42,7 +42,7 @@ export function startComparison(
   };
   const report = (found: Found): number => findings.push({ ...found, direction });
   return {
-    comparison: { ...facts, known, budget: { cells: MAX_CELLS }, report, unused },
+    comparison: { ...facts, known, budget: { cells: MAX_CELLS }, report, section: '', unused },
     findings,
   };
 }
@@ -136,17 +136,18 @@ function checkType(
     return;
   }
   const inner = [...path, to.name];
+  const within = { ...comparison, section: from.name };
   const head = (type: DumpType, table: Table): Table => ({
     ...table,
     version: type.versionId,
     minimumVersion: type.minimumVersionId,
   });
-  compareVersions(head(source, from), head(dest, to), path, comparison);
+  compareVersions(head(source, from), head(dest, to), path, within);
   // A real dump says the version twice.
   if (!sameVersions(source, from) || !sameVersions(dest, to)) {
-    compareVersions(from, to, inner, comparison);
+    compareVersions(from, to, inner, within);
   }
-  compareTables(from, to, from.version, inner, comparison);
+  compareTables(from, to, from.version, inner, within);
 }
 
 function sameVersions(type: DumpType, table: Table): boolean {

@@ -90,7 +90,7 @@ export function checkDumpAgainstStream(
     seen.add(section.name);
     const candidates = tables.get(section.name) ?? [];
     if (candidates.length > 0) {
-      reportBest(candidates, comparison, (table, within) => {
+      reportBest(candidates, { ...comparison, section: section.idstr }, (table, within) => {
         compareVersions(table, section.table!, [section.idstr], within);
         compareTables(table, section.table!, table.version, [section.idstr], within);
       });
@@ -191,7 +191,7 @@ function compareWithDump(
     else comparison.report(unknownSection(section));
     return;
   }
-  reportBest(candidates, comparison, (candidate, within) => {
+  reportBest(candidates, { ...comparison, section: idstr }, (candidate, within) => {
     const source = table ?? { name, version: section.version, fields: [], subsections: [] };
     compareVersions(source, candidate, [idstr], within);
     if (table !== undefined) {
@@ -277,9 +277,10 @@ function compareStreams(
     const path = [section.idstr];
     const from = section.table ?? emptyTable(section);
     const to = other.table ?? emptyTable(other);
-    compareVersions(from, to, path, comparison);
+    const within = { ...comparison, section: section.idstr };
+    compareVersions(from, to, path, within);
     if (section.table !== undefined && other.table !== undefined) {
-      compareTables(from, to, section.version, path, comparison);
+      compareTables(from, to, section.version, path, within);
     }
   }
   for (const section of [...others.values()].flat()) {

@@ -92,7 +92,9 @@ function reportLeftOver(
         ? `${why}; it may be an array without elements.`
         : `${why}: ${ending}.`,
     whatToDo: depends ? 'Compare a stream of the source: it tells what is sent.' : DEVICE_OPTIONS,
-    ...(verdict === 'breaks' ? { message: `Missing section footer for ${parent[0] ?? ''}` } : {}),
+    ...(verdict === 'breaks'
+      ? { message: `Missing section footer for ${comparison.section}` }
+      : {}),
   });
 }
 

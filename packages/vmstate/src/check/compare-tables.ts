@@ -20,6 +20,8 @@ export interface Comparison {
   readonly known: Known;
   readonly budget: AlignBudget;
   readonly report: (found: Found) => void;
+  /** Name of the section that is compared, as QEMU's messages have it. */
+  readonly section: string;
   /** The sender's machine type, where it is known and both sides have the same. */
   readonly machine?: string | undefined;
   /** Whether the source's tables are those of a stream: an array without elements is not in them. */
@@ -225,7 +227,7 @@ function compareSubsections(
       candidates.find((candidate) => sameNames(candidate, subsection)) ?? candidates[0];
     if (counterpart !== undefined) {
       const within = ifSent(comparison);
-      compareVersions(subsection, counterpart, inner, within);
+      compareVersions(subsection, counterpart, inner, within, 'subsection');
       compareTables(subsection, counterpart, subsection.version, inner, within);
       continue;
     }

@@ -1,19 +1,19 @@
 import type { Comparison } from './compare-tables.ts';
 import type { Table } from './table.ts';
 
-/** Compares versions that are on the wire: those of sections and subsections. */
+/** Compares versions that are on the wire: that of the section, or of a subsection in it. */
 export function compareVersions(
   source: Table,
   dest: Table,
   path: readonly string[],
-  { report, destIsStream }: Comparison,
+  { report, destIsStream, section }: Comparison,
+  kind: 'section' | 'subsection' = 'section',
 ): void {
   const said = {
     path,
     source: `version ${source.version}`,
     dest: `version ${dest.version}${dest.minimumVersion === undefined ? '' : `, at least ${dest.minimumVersion}`}`,
   };
-  const name = path[0] ?? '';
   if (source.version > dest.version) {
     report({
       ...said,
@@ -21,7 +21,10 @@ export function compareVersions(
       rule: 'VERSION_TOO_NEW',
       why: 'The destination knows older versions of this state only.',
       whatToDo: 'Use a destination of the source’s release or newer.',
-      message: `${name}: incoming version_id ${source.version} is too new for local version_id ${dest.version}`,
+      message:
+        kind === 'section'
+          ? `savevm: unsupported version ${source.version} for '${section}' v${dest.version}`
+          : `${dest.name}: incoming version_id ${source.version} is too new for local version_id ${dest.version}`,
     });
     return;
   }
@@ -33,7 +36,7 @@ export function compareVersions(
       why: 'The destination no longer loads so old a version of this state.',
       whatToDo:
         'Migrate by way of a release between the two, or restart the guest on the destination.',
-      message: `${name}: incoming version_id ${source.version} is too old for local minimum version_id ${dest.minimumVersion}`,
+      message: `${dest.name}: incoming version_id ${source.version} is too old for local minimum version_id ${dest.minimumVersion}`,
     });
     return;
   }

@@ -1,7 +1,7 @@
 import type { TableField } from './table.ts';
 
 export const DEVICE_OPTIONS =
-  'Use the same machine type and device options on both sides, or a destination of the source’s release or newer';
+  'Use the same machine type and device options on both sides, or a destination of the source’s release or newer.';
 
 export function sayField(field: TableField): string {
   const { name, elementBytes, count, table, conditional, type } = field;
