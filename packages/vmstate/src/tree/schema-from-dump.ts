@@ -20,17 +20,19 @@ export function schemaFromDump(dump: Dump): Schema {
     const same = byName.get(description.name) ?? [];
     byName.set(description.name, [...same, description]);
   }
-  // QEMU before 10.0 does not tell the lengths of arrays: what it says nothing of could be theirs.
-  const hasNumbers = [...byName.values()].flat().some(hasNumber);
+  const levels: readonly Openness[] = [...byName.values()].flat().some(hasNumber)
+    ? ['nothing', 'states', 'anything']
+    : ['nothing', 'anything'];
   return {
     decode(section, body, offset = 0) {
       const candidates = descriptionsFor(byName, section.idstr).map(
         (description): Candidate => ({
           name: description.name,
           knowsSubsection: (name) => hasSubsection(description, name),
-          layouts: layoutsOf(description, section.version, hasNumbers),
-          isExact: false,
-          ...(hasNumbers ? {} : { isDoubtful }),
+          openLayouts: levels.map(
+            (open) => () => new DumpCompiler(open).group('section', description, section.version),
+          ),
+          isDoubtful,
         }),
       );
       const why =
@@ -60,19 +62,6 @@ function descriptionsFor(
  * which is all that is open since QEMU 10.0 but for rare fields; how many there are of anything.
  */
 type Openness = 'nothing' | 'states' | 'anything';
-
-function* layoutsOf(
-  description: DumpDescription,
-  version: number,
-  hasNumbers: boolean,
-): Generator<GroupLayout> {
-  const levels: readonly Openness[] = hasNumbers
-    ? ['nothing', 'states', 'anything']
-    : ['nothing', 'anything'];
-  for (const open of levels) {
-    yield new DumpCompiler(open).group('section', description, version);
-  }
-}
 
 /** Type of the bytes of which the dump says nothing at all. */
 const OPAQUE = 'opaque';

@@ -17,18 +17,22 @@ export function schemaFromVmdesc(vmdesc: Vmdesc): Schema {
   const knowsSubsection = (name: string): boolean => names.has(name);
   const layouts = new Map<VmdescDevice, GroupLayout>();
 
-  function* layoutsOf(device: VmdescDevice): Generator<GroupLayout> {
+  function exactLayout(device: VmdescDevice): GroupLayout {
     let exact = layouts.get(device);
     if (exact === undefined) {
       exact = new VmdescCompiler({ lengths: 'none', subsection: find }).group('section', device);
       layouts.set(device, exact);
     }
-    yield exact;
-    for (const lengths of ['pointers', 'lengths'] as const) {
-      const compiler = new VmdescCompiler({ lengths, subsection: find });
-      const layout = compiler.group('section', device);
-      if (compiler.hasChoice) yield layout;
-    }
+    return exact;
+  }
+
+  function openLayout(
+    device: VmdescDevice,
+    lengths: 'pointers' | 'lengths',
+  ): GroupLayout | undefined {
+    const compiler = new VmdescCompiler({ lengths, subsection: find });
+    const layout = compiler.group('section', device);
+    return compiler.hasChoice ? layout : undefined;
   }
 
   return {
@@ -38,8 +42,8 @@ export function schemaFromVmdesc(vmdesc: Vmdesc): Schema {
         (device): Candidate => ({
           name: device.vmsd_name ?? device.name,
           knowsSubsection,
-          layouts: layoutsOf(device),
-          isExact: true,
+          exact: exactLayout(device),
+          openLayouts: [() => openLayout(device, 'pointers'), () => openLayout(device, 'lengths')],
         }),
       );
       const why = 'The schema is of a machine that lacks this device';

@@ -23,15 +23,16 @@ export interface Schema {
   decode(section: SectionHead, body: Uint8Array, offset?: number): readonly StateNode[];
 }
 
-/** Layouts of one device to try in turn: each leaves more open than the one before. */
+/** One way in which the schema may describe a section. */
 export interface Candidate {
   /** Name of the device's description. */
   readonly name: string;
   /** Whether the schema has a subsection of this name in any place. */
   readonly knowsSubsection: (name: string) => boolean;
-  readonly layouts: Iterable<GroupLayout>;
-  /** Whether the first layout can be read as it is, its subsections aside. */
-  readonly isExact: boolean;
+  /** The layout that can be read as it is, its subsections aside, where there is one. */
+  readonly exact?: GroupLayout;
+  /** Makes layouts to try in turn then: each leaves more open than the one before. */
+  readonly openLayouts: readonly (() => GroupLayout | undefined)[];
   /** Whether a reading, though the only one of its layout, leaves room for others. */
   readonly isDoubtful?: (nodes: readonly StateNode[]) => boolean;
 }
@@ -43,53 +44,79 @@ export interface Candidate {
  */
 export function decodeByCandidates(
   { idstr }: SectionHead,
-  candidates: Iterable<Candidate>,
+  candidates: readonly Candidate[],
   body: Uint8Array,
   offset: number,
   whyUnknown: string,
 ): readonly StateNode[] {
   let closest: Mismatch | undefined;
-  let isKnown = false;
-  for (const { name, knowsSubsection, layouts, isExact, isDoubtful } of candidates) {
-    isKnown = true;
-    let tryExact = isExact;
-    for (const layout of layouts) {
-      if (tryExact) {
-        tryExact = false;
-        const cursor = new Cursor(body, offset, true);
-        const nodes = layout.readInside(cursor);
-        if (cursor.mismatch === undefined && cursor.left === 0) return nodes;
-        closest ??= cursor.mismatch ?? mismatchAtEnd(cursor);
-        continue;
-      }
-      const unknown = unknownSubsection(body, name, knowsSubsection);
-      if (unknown !== undefined) {
-        closest = unknown; // an array of bytes could take it in, but that would be no reading
-        break;
-      }
-      const reading = findReading(layout, body, offset);
-      if (reading === 'several' || reading === 'too many') {
-        throw ambiguous(idstr, reading, offset, closest);
-      }
+  const readings: (readonly StateNode[])[] = [];
+  for (const { exact } of candidates) {
+    if (exact === undefined) continue;
+    const cursor = new Cursor(body, offset, true);
+    const nodes = exact.readInside(cursor);
+    if (cursor.mismatch === undefined && cursor.left === 0) readings.push(nodes);
+    else closest ??= cursor.mismatch ?? mismatchAtEnd(cursor);
+  }
+  const open = candidates.filter(({ name, knowsSubsection }) => {
+    const unknown = unknownSubsection(body, name, knowsSubsection);
+    closest = unknown ?? closest; // an array of bytes could take it in, but that would be no reading
+    return unknown === undefined;
+  });
+  const levels = Math.max(0, ...open.map(({ openLayouts }) => openLayouts.length));
+  for (let level = 0; level < levels && readings.length === 0; level++) {
+    for (const { openLayouts, isDoubtful } of open) {
+      const layout = openLayouts[level]?.();
+      const reading = layout === undefined ? 'none' : findReading(layout, body, offset);
       if (reading === 'none') continue;
+      if (typeof reading === 'string') throw ambiguous(idstr, reading, offset, closest);
       if (isDoubtful?.(reading)) throw ambiguous(idstr, 'several', offset, closest);
-      return reading;
+      readings.push(reading);
     }
   }
-  throw new VmstateError(
-    'SCHEMA_MISMATCH',
-    isKnown ? 'A section differs from the schema' : 'The schema does not know a section',
-    {
-      expected:
-        closest?.expected ?? (isKnown ? 'fields that fill the section' : `an entry for ${idstr}`),
-      found: closest?.found ?? (isKnown ? `${body.length} bytes that they do not` : 'none'),
-      offset: offset + (closest?.at ?? 0),
-      path: [idstr, ...(closest?.path ?? [])],
-      likely: isKnown
-        ? 'The schema is of another machine, release or machine type, or of a state in which the device sends other fields'
-        : whyUnknown,
-    },
-  );
+  const [first, ...others] = readings;
+  if (first === undefined) {
+    const isKnown = candidates.length > 0;
+    throw isKnown
+      ? mismatched(idstr, body, offset, closest)
+      : new VmstateError('SCHEMA_MISMATCH', 'The schema does not know a section', {
+          expected: `an entry for ${idstr}`,
+          found: 'none',
+          offset,
+          path: [idstr],
+          likely: whyUnknown,
+        });
+  }
+  const form = formOf(first);
+  if (others.some((other) => formOf(other) !== form)) {
+    throw ambiguous(idstr, 'several', offset, closest);
+  }
+  return first;
+}
+
+/** Tells readings apart: two with the same values in the same places are one. */
+function formOf(nodes: readonly StateNode[]): string {
+  return nodes
+    .map(({ name, type, offset, children }) =>
+      children === undefined ? `${name} ${type} ${offset}` : formOf(children),
+    )
+    .join();
+}
+
+function mismatched(
+  idstr: string,
+  body: Uint8Array,
+  offset: number,
+  closest: Mismatch | undefined,
+): VmstateError {
+  return new VmstateError('SCHEMA_MISMATCH', 'A section differs from the schema', {
+    expected: closest?.expected ?? 'fields that fill the section',
+    found: closest?.found ?? `${body.length} bytes that they do not`,
+    offset: offset + (closest?.at ?? 0),
+    path: [idstr, ...(closest?.path ?? [])],
+    likely:
+      'The schema is of another machine, release or machine type, or of a state in which the device sends other fields',
+  });
 }
 
 function unknownSubsection(
