@@ -1,10 +1,10 @@
-import { createInterface } from 'node:readline';
 import { Command } from 'commander';
 import { CliError } from '../cli-error.ts';
 import { escapeControls, writeAll } from '../inspect/output.ts';
 import { CATALOGUE, causeOf } from './catalogue.ts';
 import type { Cause } from './cause.ts';
 import { formatCause } from './format.ts';
+import { linesOf } from './lines.ts';
 import { explainLine, fillNames } from './match.ts';
 
 interface ExplainOptions {
@@ -76,10 +76,7 @@ const MAX_EXPLAINED = 10_000;
 async function explainLog(): Promise<Explained[]> {
   const explained: Explained[] = [];
   let line = 0;
-  for await (const text of createInterface({
-    input: process.stdin,
-    crlfDelay: Number.POSITIVE_INFINITY,
-  })) {
+  for await (const text of linesOf(process.stdin)) {
     line++;
     for (const explanation of explainLine(text)) explained.push({ line, text, ...explanation });
     if (explained.length >= MAX_EXPLAINED) break;

@@ -10,6 +10,8 @@ export interface Explanation {
 interface Pattern {
   readonly cause: Cause;
   readonly expression: RegExp;
+  /** The longest part without placeholders: a line that lacks it cannot match, which is found out fast. */
+  readonly anchor: string;
   /** Characters that are not placeholders: of two equal matches the more literal one is meant. */
   readonly literalLength: number;
 }
@@ -32,7 +34,8 @@ export function explainLine(line: string): readonly Explanation[] {
   );
   const text = line.slice(0, MAX_LINE_CHARS).trimEnd();
   const matches: Match[] = [];
-  for (const { cause, expression, literalLength } of patterns) {
+  for (const { cause, expression, anchor, literalLength } of patterns) {
+    if (!text.includes(anchor)) continue;
     const found = expression.exec(text);
     if (found === null) continue;
     const end = found.index + found[0].length;
@@ -72,8 +75,9 @@ export function namesIn(text: string): string[] {
   return [...text.matchAll(/\{(\w+)#?\}/g)].map(([, name]) => name!);
 }
 
-function compile(message: string): { readonly expression: RegExp; readonly literalLength: number } {
+function compile(message: string): Omit<Pattern, 'cause'> {
   let source = '';
+  let anchor = '';
   let literalLength = 0;
   const tokens = message.match(/\{\w+#?\}|\[[^\]]*\]|\^|\$|[^{[^$]+/g) ?? [];
   tokens.forEach((token, i) => {
@@ -87,10 +91,11 @@ function compile(message: string): { readonly expression: RegExp; readonly liter
     } else {
       source += literal(token);
       literalLength += token.length;
+      if (token.length > anchor.length) anchor = token;
     }
   });
   if (/[0-9a-zA-Z]$/.test(message)) source += '(?![0-9a-zA-Z])';
-  return { expression: new RegExp(source), literalLength };
+  return { expression: new RegExp(source), anchor, literalLength };
 }
 
 const NUMBER = '-?(?:0x)?[0-9a-fA-F]{1,20}';
