@@ -81,6 +81,16 @@ export const modeCases: readonly RecordCase[] = [
     loadUri: 'file:stream.qevm',
   },
   {
+    ...withCapability({
+      ...precopy,
+      name: 'mapped-ram-offset',
+      releases: ['10.0', '11.1'],
+      capabilities: ['mapped-ram'],
+      run: recordFileWithOffset,
+    }),
+    loadUri: 'file:stream.qevm,offset=4096',
+  },
+  {
     ...precopy,
     name: 'background-snapshot',
     releases: ['7.2', '10.0', '11.1'],
@@ -112,8 +122,17 @@ function withCapability(recordCase: RecordCase): RecordCase {
   return { ...recordCase, load: { capabilities: recordCase.capabilities } };
 }
 
+/** Leaves room before the stream, as a management program does that has something to say of it. */
+async function recordFileWithOffset(
+  source: QemuProcess,
+  recordCase: RecordCase,
+): Promise<RecordedMigration> {
+  writeFileSync(join(source.directory, 'stream.qevm'), 'what another program wrote first\n');
+  return recordFile(source, recordCase);
+}
+
 async function recordFile(source: QemuProcess, recordCase: RecordCase): Promise<RecordedMigration> {
-  await source.migrate('file:stream.qevm', recordCase);
+  await source.migrate(recordCase.loadUri, recordCase);
   const forward = new Uint8Array(readFileSync(join(source.directory, 'stream.qevm')));
   return { recording: { forward, backward: new Uint8Array() } };
 }

@@ -16,6 +16,7 @@ const unreadable: Readonly<Record<string, string>> = {
   compress: 'Exception: Unknown RAM flags: 120',
   'dirty-bitmaps': 'Exception: Unknown QEMU_VM_COMMAND: 3',
   xbzrle: 'Exception: XBZRLE RAM compression is not supported yet',
+  'mapped-ram-offset': 'Exception: Invalid file magic',
   'machine-2.2': 'OSError: [Errno 22] Invalid argument',
   'no-vmdesc': 'OSError: [Errno 22] Invalid argument',
   postcopy: 'OSError: [Errno 22] Invalid argument',

@@ -44,6 +44,7 @@ describe.each(fixtures.filter((fixture) => !(fixture.case in refused)))(
           expect(sum('page') + sum('compress') + sum('zero')).toBe(totalBytes / 4096);
           break;
         case 'mapped-ram':
+        case 'mapped-ram-offset':
           expect(sum('mapped')).toBe(normal);
           expect(sum('page') + sum('zero')).toBe(0);
           break;

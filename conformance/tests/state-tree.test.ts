@@ -1,6 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import { ByteReader, runParser } from '@wherry/bytes';
-import { type DeviceModel, StreamWalk } from '@wherry/snapshot';
+import type { DeviceModel } from '@wherry/snapshot';
 import {
   decodeWithVmdesc,
   describeState,
@@ -16,6 +15,7 @@ import {
 } from '@wherry/vmstate';
 import { describe, expect, test } from 'vitest';
 import { listFixtures, loadDump, loadFixture } from '../fixtures.ts';
+import { walkStream } from '../walk-stream.ts';
 
 /** A section and its entry in the stream's vmdesc. */
 interface Section {
@@ -30,10 +30,7 @@ interface Recorded {
 }
 
 function read(release: string, name: string): Recorded {
-  const streamWalk = new StreamWalk();
-  const reader = ByteReader.over(loadFixture(release, name).stream);
-  runParser(streamWalk.walk(reader), reader);
-  const { devices, vmdesc } = streamWalk.model;
+  const { devices, vmdesc } = walkStream(loadFixture(release, name).stream);
   // The vmdesc lists the FULL sections in the order of the stream.
   const entries = [...(vmdesc?.value?.devices ?? [])];
   const sections = devices.flatMap((device) => {
@@ -50,8 +47,8 @@ function read(release: string, name: string): Recorded {
     : { devices, sections, vmdesc: vmdesc.value };
 }
 
-// From a pipe, sections without footers end where nobody can tell.
-const withoutFooters = ['no-footers', 'machine-2.2'];
+// Without footers and without vmdesc, sections end where nobody can tell.
+const withoutFooters = ['machine-2.2'];
 
 const hasVmdesc = (name: string): boolean =>
   !name.startsWith('postcopy') && name !== 'no-vmdesc' && name !== 'recovery';
