@@ -18,7 +18,7 @@ const ZERO: u64 = 0x02;
 const PAGE: u64 = 0x08;
 const CONTINUE: u64 = 0x20;
 const XBZRLE: u64 = 0x40;
-const XBZRLE_HEAD_BYTES: usize = 3;
+const XBZRLE_HEAD_BYTES: u32 = 3;
 
 // Takes a page's mark out of the dirty log, before the page is read: a write that the read does not
 // see marks the page anew. The log is only read when it is synchronised; here a page is dealt with
@@ -132,7 +132,7 @@ export function encode(
       out += XBZRLE_HEAD_BYTES + length;
       xbzrle++;
       // As QEMU counts them: without the word.
-      xbzrleBytes += <u32>(header - 8 + XBZRLE_HEAD_BYTES) + length;
+      xbzrleBytes += <u32>header - 8 + XBZRLE_HEAD_BYTES + length;
     }
   }
   store<u32>(state, page, TX_NEXT_PAGE);

@@ -4,7 +4,7 @@
 
 import { TARGET_PAGE_BYTES } from './layout';
 
-const ONE_BYTE_LENGTHS: usize = 128;
+const ONE_BYTE_LENGTHS: u32 = 128;
 
 // Copies exactly `length` bytes, at least 1: short runs without a call.
 // @ts-ignore: decorator
@@ -89,7 +89,7 @@ function findEdges(old: usize, page: usize, edges: usize): usize {
 // @ts-ignore: decorator
 @inline
 function putLength(out: usize, length: usize): usize {
-  const isLong = usize(length >= ONE_BYTE_LENGTHS);
+  const isLong = <usize>(length >= ONE_BYTE_LENGTHS);
   store<u16>(out, <u16>((length & 0x7f) | (isLong << 7) | ((length >> 7) << 8)));
   return out + 1 + isLong;
 }
@@ -109,8 +109,8 @@ export function encodeXbzrle(old: usize, page: usize, out: usize, edges: usize):
     const length = end - start;
     // Two lengths of two bytes at most: where there is just no room for those, look closer.
     if (at + length + 4 > limit) {
-      const head =
-        2 + usize(start - before >= ONE_BYTE_LENGTHS) + usize(length >= ONE_BYTE_LENGTHS);
+      const head: usize =
+        2 + <usize>(start - before >= ONE_BYTE_LENGTHS) + <usize>(length >= ONE_BYTE_LENGTHS);
       if (at + head + length > limit) return -1;
     }
     at = putLength(at, start - before);
