@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { ByteWriter } from '@wherry/bytes';
-import type { Description } from '../../packages/vmstate/src/index.ts';
+import type { Description } from '@wherry/vmstate';
 import type { EngineCase } from './engine-case.ts';
 import { q35Guest } from './vmstate-q35.ts';
 import { handLoadNet, handSaveNet, netBytes, virtioNet } from './vmstate-virtio-net.ts';

@@ -1,6 +1,5 @@
 import { ByteReader, runParser } from '@wherry/bytes';
 import { StreamWalk } from '@wherry/snapshot';
-import { loadFixture } from '../../conformance/fixtures.ts';
 import {
   array,
   bool,
@@ -21,7 +20,8 @@ import {
   u64,
   type VmdescField,
   type VmdescState,
-} from '../../packages/vmstate/src/index.ts';
+} from '@wherry/vmstate';
+import { loadFixture } from '../../conformance/fixtures.ts';
 import type { VmstateSubject } from './vmstate-cases.ts';
 
 /** The recorded machine has 0.47 MB of state; three of them are as much as a machine with more devices has. */

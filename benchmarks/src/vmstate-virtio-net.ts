@@ -15,7 +15,7 @@ import {
   u64,
   unused,
   varray,
-} from '../../packages/vmstate/src/index.ts';
+} from '@wherry/vmstate';
 
 /** 64 pairs of receive and transmit, and the control queue. */
 const QUEUES = 129;
