@@ -14,7 +14,7 @@ import {
   setState,
   type VmdescDevice,
 } from '@wherry/vmstate';
-import { describe, expect } from 'vitest';
+import { describe, expect, vi } from 'vitest';
 import { loadFixture } from '../fixtures.ts';
 import { peerTest } from '../peer-test.ts';
 import { releases } from '../peers/peers.ts';
@@ -98,10 +98,14 @@ describe('a stream whose device state was edited', () => {
       await qemu.listen('exec:cat edited.qevm');
       await qemu.waitForMigration();
       await qemu.migrate('exec:cat > again.qevm');
-      const again = walk(readFileSync(join(qemu.directory, 'again.qevm')));
-      const cmos = findState(decode(again, 'mc146818rtc'), 'cmos_data').value as Uint8Array;
-      expect(cmos[CMOS_BYTE]).toBe(0xa5);
-      expect(findState(decode(again, 'hpet'), 'hpet/rtc_irq_level.rtc_irq_level').value).toBe(1);
+      // QEMU is done before `cat` is: read until the whole stream is there.
+      const [cmos, interrupt] = await vi.waitFor(() => {
+        const again = walk(readFileSync(join(qemu.directory, 'again.qevm')));
+        return [decode(again, 'mc146818rtc'), decode(again, 'hpet')];
+      });
+      const cmosData = findState(cmos!, 'cmos_data').value as Uint8Array;
+      expect(cmosData[CMOS_BYTE]).toBe(0xa5);
+      expect(findState(interrupt!, 'hpet/rtc_irq_level.rtc_irq_level').value).toBe(1);
     });
   }
 });
