@@ -2,7 +2,7 @@ import type { WherryError } from '@wherry/bytes';
 import type { StreamModel, StreamWalk } from '@wherry/snapshot';
 import type { Schema } from '@wherry/vmstate';
 import { type Diagnosis, diagnose } from './diagnosis.ts';
-import { guessFormat, streamOffsetIn } from './guess-format.ts';
+import { guessFormat } from './guess-format.ts';
 
 /** Says why a walk ended before the stream's end, with the cause that is behind it. */
 export function diagnoseBreak(
@@ -54,13 +54,7 @@ function diagnoseHead(diagnosis: Diagnosis, head: Uint8Array): Diagnosis {
       cause,
     };
   }
-  const offset = streamOffsetIn(head);
-  if (offset === undefined) return diagnosis;
-  return {
-    ...diagnosis,
-    likely: `A stream begins at offset 0x${offset.toString(16)} (${offset})`,
-    cause: 'STREAM_BEGINS_LATER',
-  };
+  return diagnosis;
 }
 
 function causeOfEnd(model: StreamModel, path: readonly string[], head: Uint8Array): string {

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { causeOf } from '../explain/catalogue.ts';
-import { guessFormat, streamOffsetIn } from './guess-format.ts';
+import { guessFormat } from './guess-format.ts';
 
 const bytes = (hex: string): Uint8Array =>
   new Uint8Array(Buffer.from(hex.replaceAll(' ', ''), 'hex'));
@@ -49,10 +49,4 @@ test('knows a disk by its end mark', () => {
 test('says nothing of what it does not know', () => {
   expect(guessFormat(bytes('fedcba9876543210'))).toBeUndefined();
   expect(guessFormat(new Uint8Array(0))).toBeUndefined();
-});
-
-test('finds a stream behind other bytes', () => {
-  expect(streamOffsetIn(text('prefix QEVM\0\0\0\u0003\u0007'))).toBe(7);
-  expect(streamOffsetIn(text('QEVM\0\0\0\u0003'))).toBeUndefined();
-  expect(streamOffsetIn(text('QEVM'))).toBeUndefined();
 });

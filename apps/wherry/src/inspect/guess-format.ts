@@ -67,12 +67,6 @@ export function guessFormat(head: Uint8Array): FormatGuess | undefined {
   return undefined;
 }
 
-/** Finds a stream's header behind the first byte. */
-export function streamOffsetIn(head: Uint8Array): number | undefined {
-  const at = Buffer.from(head.buffer, head.byteOffset, head.length).indexOf('QEVM\0\0\0\u0003');
-  return at > 0 ? at : undefined;
-}
-
 /** Tells whether a RAM record begins here: a page's word, then its block's name. */
 function isPageRecord(head: Uint8Array): boolean {
   if (head.length < 10) return false;

@@ -18,7 +18,10 @@ export function* formatReport(model: StreamModel, options: ReportOptions): Gener
   if (container !== undefined) yield* formatContainer(container);
   if (packed !== undefined) yield `Unpacked from ${packed}: offsets count in what came out`;
   if (version !== undefined) {
-    const at = model.streamOffset === undefined ? '' : `, at ${formatOffset(model.streamOffset)}`;
+    const at =
+      model.streamOffset === undefined
+        ? ''
+        : `, at ${formatOffset(model.streamOffset)} (cause STREAM_BEGINS_LATER)`;
     yield `Migration stream, version ${version}${at}`;
     yield* formatConfiguration(model);
     yield* formatSchema(model, options);

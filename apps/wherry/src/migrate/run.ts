@@ -1,19 +1,11 @@
 import { QmpError } from '@wherry/qmp';
 import { CliError } from '../cli-error.ts';
-import { explainLine } from '../explain/match.ts';
 import { parseQmpAddress } from '../qmp-socket.ts';
 import type { MigrateOptions } from './migrate-options.ts';
 import { orchestrate } from './orchestrate.ts';
 import { Peer } from './peer.ts';
 import { Progress } from './progress.ts';
 import { exitCodeOf, formatOutcome, outcomeAsJson } from './report.ts';
-
-/** Adds where a problem that QEMU words is explained. */
-function explained(problem: string): string {
-  // The innermost message is the last, and says most.
-  const cause = problem.split('\n').flatMap(explainLine).at(-1)?.cause;
-  return cause === undefined ? problem : `${problem} (wherry explain ${cause.code})`;
-}
 
 /** Migrates between two QMP sockets, shows it, and sets the process's exit code. */
 export async function runMigration(
@@ -40,7 +32,7 @@ export async function runMigration(
     if (options.json === true) console.log(outcomeAsJson(outcome));
     else {
       console.log(formatOutcome(outcome, process.stdout.columns));
-      if (outcome.problem !== undefined) console.error(explained(outcome.problem));
+      if (outcome.problem !== undefined) console.error(outcome.problem);
     }
     process.exitCode = exitCodeOf(outcome);
   } catch (error) {

@@ -81,9 +81,9 @@ export const BEGINNING: readonly Cause[] = [
   {
     code: 'STREAM_BEGINS_LATER',
     what: 'The stream does not begin at the first byte of the input[, but at {offset}]',
-    why: 'It was written with an offset (`file:PATH,offset=N`, as libvirt does for mapped-ram), or something else stands before it.',
+    why: 'It was written with an offset (`file:PATH,offset=N`), or something else stands before it.',
     action:
-      'Give the destination the same offset. `wherry inspect` passes over zeros before the stream; behind anything else, `tail -c +N FILE | wherry inspect -` reads it.',
+      'Give the destination the same offset. `wherry inspect` finds the stream behind what is before it.',
   },
   {
     code: 'LIBVIRT_IMAGE',

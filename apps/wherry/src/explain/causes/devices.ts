@@ -66,6 +66,7 @@ export const DEVICES: readonly Cause[] = [
       'Input validation failed: {state}/{field} version_id: {version#}',
       'Input validation failed: {state}/{field}',
     ],
+    errors: ['VALIDATION_FAILED'],
   },
   {
     code: 'PCI_CONFIG',

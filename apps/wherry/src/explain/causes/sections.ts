@@ -35,7 +35,7 @@ export const SECTIONS: readonly Cause[] = [
     action:
       'Compare the device’s properties on both sides. `wherry check SOURCE DEST` on the stream and on the destination’s -dump-vmstate names the field.',
     messages: ['Missing section footer for {device}'],
-    errors: ['FOOTER_MISSING'],
+    errors: ['FOOTER_MISSING', 'TRAILING_BYTES'],
   },
   {
     code: 'FOOTER_MISMATCH',
@@ -112,7 +112,14 @@ export const SECTIONS: readonly Cause[] = [
     why: 'The stream was cut or damaged near its end. The guest’s state is not affected: QEMU does not use this text.',
     action:
       'Devices can be decoded with the description of another stream of the same machine: `wherry inspect --schema`.',
-    errors: ['VMDESC_INVALID', 'NOT_TEXT'],
+    errors: ['VMDESC_INVALID'],
+  },
+  {
+    code: 'NAME_INVALID',
+    what: 'A name in the stream is no text',
+    why: 'The stream is damaged, or was read to a wrong length before, so that other bytes were taken for a name.',
+    action: 'Look at the item before this place with `wherry inspect --at OFFSET`.',
+    errors: ['NOT_TEXT'],
   },
   {
     code: 'TRAILING_BYTES',

@@ -1,0 +1,56 @@
+import type { BytesErrorCode } from '@wherry/bytes';
+import type { StreamErrorCode } from '@wherry/stream';
+import type { VmstateErrorCode } from '@wherry/vmstate';
+import { expect, test } from 'vitest';
+import { causeOfError } from './catalogue.ts';
+
+/**
+ * The cause of each error that reading a stream or loading a device can end with; the compiler sees that
+ * none is missing. Without one: what depends on the place, and mistakes of a caller or of a data file.
+ */
+const CAUSES_OF: Record<BytesErrorCode | StreamErrorCode | VmstateErrorCode, string | undefined> = {
+  UNEXPECTED_END: undefined,
+  LIMIT_EXCEEDED: 'SECTION_TOO_LARGE',
+  VALUE_OUT_OF_RANGE: 'VALUE_RANGE',
+  NOT_TEXT: 'NAME_INVALID',
+  NOT_A_STREAM: 'NOT_A_STREAM',
+  VERSION_UNSUPPORTED: 'STREAM_VERSION',
+  CONFIGURATION_MISSING: 'CONFIGURATION_MISSING',
+  CONFIGURATION_INVALID: 'CONFIGURATION_INVALID',
+  SECTION_TYPE_UNKNOWN: 'SECTION_TYPE_UNKNOWN',
+  SECTION_TOO_LARGE: 'SECTION_TOO_LARGE',
+  FOOTER_MISSING: 'FOOTER_MISSING',
+  FOOTER_MISMATCH: 'FOOTER_MISMATCH',
+  FOOTERS_ABSENT: 'NO_FOOTERS',
+  COMMAND_UNKNOWN: 'COMMAND_UNKNOWN',
+  COMMAND_INVALID: 'COMMAND_LENGTH',
+  RAM_RECORD_INVALID: 'RAM_RECORD_INVALID',
+  RAM_BLOCK_UNKNOWN: 'RAM_BLOCK_UNKNOWN',
+  RAM_LIST_INVALID: 'RAM_LIST_INVALID',
+  XBZRLE_INVALID: 'XBZRLE_INVALID',
+  LIVE_SECTION_INVALID: 'LIVE_SECTION_INVALID',
+  CONTAINER_INVALID: 'LIBVIRT_IMAGE',
+  CONTAINER_PACKED: 'LIBVIRT_IMAGE',
+  RETURN_PATH_INVALID: 'RETURN_PATH_INVALID',
+  VERSION_TOO_NEW: 'VERSION_TOO_NEW',
+  VERSION_TOO_OLD: 'VERSION_TOO_OLD',
+  VALUE_MISMATCH: 'VALUE_MISMATCH',
+  VALUE_INVALID: 'VALUE_RANGE',
+  SUBSECTION_UNKNOWN: 'SUBSECTION_UNKNOWN',
+  COUNT_INVALID: 'VALUE_RANGE',
+  TRAILING_BYTES: 'FOOTER_MISSING',
+  VALIDATION_FAILED: 'INPUT_VALIDATION',
+  HOOK_FAILED: 'POST_LOAD_FAILED',
+  REGISTRATION_INVALID: undefined,
+  VMDESC_INVALID: 'VMDESC_INVALID',
+  VMDESC_MISMATCH: 'DESCRIPTION_MISMATCH',
+  SCHEMA_MISMATCH: 'DESCRIPTION_MISMATCH',
+  SCHEMA_AMBIGUOUS: 'SCHEMA_AMBIGUOUS',
+  PATH_UNKNOWN: undefined,
+  DUMP_INVALID: 'DUMP_INVALID',
+  KNOWN_INVALID: undefined,
+};
+
+test.each(Object.entries(CAUSES_OF))('%s is explained by %s', (error, cause) => {
+  expect(causeOfError(error)?.code).toBe(cause);
+});
