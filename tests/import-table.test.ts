@@ -134,8 +134,10 @@ describe('dependencies', () => {
           }
         }
       }
+      // What is ours is built into the command.
+      const bundled = workspace.kind === 'app' ? workspace.manifest.devDependencies : {};
       const { dependencies = {}, peerDependencies = {} } = workspace.manifest;
-      const declared = Object.keys({ ...dependencies, ...peerDependencies });
+      const declared = Object.keys({ ...dependencies, ...peerDependencies, ...bundled });
       expect(outside).toEqual([]);
       expect([...imported].sort()).toEqual(declared.sort());
     },

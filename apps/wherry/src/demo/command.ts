@@ -79,7 +79,8 @@ class HostProcess {
   readonly #exited: Promise<unknown>;
 
   constructor(name: string, args: readonly string[]) {
-    const main = fileURLToPath(new URL('../main.js', import.meta.url));
+    // All of the command is built into one folder.
+    const main = fileURLToPath(new URL('./main.js', import.meta.url));
     const child = spawn(process.execPath, [main, 'host', ...args], {
       stdio: ['ignore', 'pipe', 'inherit', 'ipc'], // it ends when the other end of the ipc does
       detached: true,
