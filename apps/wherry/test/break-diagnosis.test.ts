@@ -52,6 +52,11 @@ describe('a stream that was cut', () => {
     expect(formatDiagnosis(diagnosis)).toContain(`wherry explain ${cause}`);
   });
 
+  test('in a page: its block and page are named', () => {
+    const { path } = diagnosisOf(stream.subarray(0, part.offset + 3000));
+    expect(path.slice(1)).toEqual(['pc.ram', 'page 0x6000']);
+  });
+
   test('in a device, with a schema: the field is named', () => {
     const { path } = diagnosisOf(stream.subarray(0, rtc.bodyOffset + 20), stream);
     expect(path.join(' > ')).toContain('mc146818rtc');

@@ -128,7 +128,7 @@ describe('wherry inspect', () => {
     expect(stderr).toMatchInlineSnapshot(`
       "wherry: standard input: The input ends too early
         offset    0x12c (300)
-        in        ram (part of section 2)
+        in        ram (part of section 2) > pc.ram > page 0x0
         expected  3904 more bytes
         found     0
         likely    The sender stopped or the connection was cut: look at the sender’s own log
@@ -143,7 +143,11 @@ describe('wherry inspect', () => {
     expect(code).toBe(1);
     expect(JSON.parse(stdout)).toMatchObject({
       end: null,
-      error: { code: 'UNEXPECTED_END', offset: 300, path: ['ram (part of section 2)'] },
+      error: {
+        code: 'UNEXPECTED_END',
+        offset: 300,
+        path: ['ram (part of section 2)', 'pc.ram', 'page 0x0'],
+      },
     });
   });
 

@@ -31,6 +31,8 @@ export interface DecodedDevice {
 
 /** All nodes of one stream's devices; a real machine has some 100,000. */
 const MAX_NODES = 4_000_000;
+/** Nodes of one device, which are in memory together; the largest real ones have some 20,000. */
+const MAX_DEVICE_NODES = 2 ** 17;
 
 /** Decodes each device section by the stream's own vmdesc or a schema, one at a time as it is asked for. */
 export function* decodeDevices(
@@ -53,11 +55,13 @@ export function* decodeDevices(
       yield decodeWithSchema(device, body, model, options.schema);
     } else {
       // A false count costs the sender nothing where an element has no bytes: count before decoding.
-      nodes += countNodes(description);
-      if (nodes > MAX_NODES) {
-        yield { device, note: `not decoded: the vmdesc describes more than ${MAX_NODES} fields` };
+      const own = countNodes(description);
+      if (own > MAX_DEVICE_NODES || nodes + own > MAX_NODES) {
+        const most = own > MAX_DEVICE_NODES ? MAX_DEVICE_NODES : MAX_NODES;
+        yield { device, note: `not decoded: the vmdesc describes more than ${most} fields` };
         continue;
       }
+      nodes += own;
       const partial = decodeWithVmdescPartially(description, body, device.bodyOffset);
       const { nodes: state, mismatch } = partial;
       yield { device, state, by: 'vmdesc', ...(mismatch === undefined ? {} : { mismatch }) };

@@ -25,6 +25,8 @@ export class RamWalk {
   readonly #records: RamRecordReader;
   readonly #blocks = new Map<string, RamBlockModel>();
   #block: RamBlockModel | undefined;
+  /** The page whose record is being read. */
+  #page: PageRecord | undefined;
   #model: RamModel | undefined;
 
   constructor(options: RamWalkOptions) {
@@ -38,6 +40,11 @@ export class RamWalk {
   /** What was seen; undefined before the list. */
   get model(): RamModel | undefined {
     return this.#model;
+  }
+
+  /** The block and page that are being read, for messages. */
+  get place(): readonly string[] {
+    return this.#page === undefined ? [] : [this.#page.block, pageName(this.#page)];
   }
 
   /** Whether the stream stated its page size, or a page told it. */
@@ -70,7 +77,9 @@ export class RamWalk {
           yield* this.#readList(reader, record.totalBytes, record.offset);
           break;
         default:
+          this.#page = record;
           yield* this.#readPage(reader, record);
+          this.#page = undefined;
       }
     }
   }
@@ -139,7 +148,7 @@ export class RamWalk {
       sink?.zero(block, pageOffset, Math.min(pageBytes, block.usedBytes - pageOffset), at);
     } else if (kind === 'xbzrle') {
       const encoded = yield* bytesOf(reader, dataBytes);
-      const path = ['ram', block.name, `page 0x${pageOffset.toString(16)}`];
+      const path = ['ram', block.name, pageName(record)];
       applyXbzrle(undefined, encoded, pageBytes, { offset: at, path });
       sink?.xbzrle(block, pageOffset, pageBytes, encoded, at);
     } else if (sink === undefined) {
@@ -159,7 +168,6 @@ export class RamWalk {
 
   #locatePage(record: PageRecord, at: number, dataBytes: number): void {
     const { kind, block, pageOffset, offset } = record;
-    const page = `page 0x${pageOffset.toString(16)}`;
     const byte = this.#locator.at - at;
     const data = {
       page: `Byte ${byte} of a page: offset 0x${(pageOffset + byte).toString(16)} of the block`,
@@ -169,7 +177,7 @@ export class RamWalk {
     }[kind];
     this.#locator.pieces(
       offset,
-      ['ram', block, page],
+      ['ram', block, pageName(record)],
       [
         [8, `The word that begins a ${kind} record: page address and flags`, pageOffset],
         [at - offset - 8, `Name of the RAM block, or lengths, of a ${kind} record`],
@@ -228,6 +236,10 @@ export class RamWalk {
       likely: 'The stream is damaged before this point',
     });
   }
+}
+
+function pageName({ pageOffset }: PageRecord): string {
+  return `page 0x${pageOffset.toString(16)}`;
 }
 
 /** Gives a record's data: a view where it is whole at hand, else a copy. */

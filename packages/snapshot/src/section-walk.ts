@@ -52,6 +52,11 @@ export class SectionWalk {
     if (options.vmdesc !== undefined) this.#split = new VmdescSplit(options.vmdesc);
   }
 
+  /** The RAM block and page that are being read, for messages. */
+  get ramPlace(): readonly string[] {
+    return this.#ram?.place ?? [];
+  }
+
   /** Takes note of the page sizes that POSTCOPY_ADVISE states. */
   advise(summary: bigint, targetPageBytes: number): void {
     this.#pageSizes = { summary, targetPageBytes };

@@ -49,7 +49,7 @@ export class StreamWalk {
 
   /** Where the walk is, for the path of an error that has none. */
   get path(): readonly string[] {
-    return this.#path;
+    return [...this.#path, ...this.#sections.ramPlace];
   }
 
   /**

@@ -3,6 +3,7 @@ import { CliError } from '../cli-error.ts';
 import { inspectFile, nameOf } from './inspect-file.ts';
 import { type InspectFlags, type InspectOptions, inspectOptions } from './options.ts';
 import { escapeControls, writeAll } from './output.ts';
+import { keepHeapSmall } from './small-heap.ts';
 
 /** Makes the command `wherry inspect`. */
 export function inspectCommand(): Command {
@@ -46,6 +47,7 @@ Exit codes: 0 every stream is whole, 1 one is broken, 2 wrong usage.`,
 
 /** Inspects each file in turn. @throws CliError 1 when one is broken, after the last; 2 for a file that cannot be opened */
 async function inspectAll(options: InspectOptions): Promise<void> {
+  keepHeapSmall();
   const { files, format, schemaPath } = options;
   const schema =
     schemaPath === undefined
