@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -18,6 +19,22 @@ async function expectUsageError(args: readonly string[], message: RegExp): Promi
   expect(stderr).toMatch(message);
   expect([code, stdout]).toEqual([2, '']);
 }
+
+test('a Node that is too old is told, also one without a compile cache', async () => {
+  const bin = fileURLToPath(new URL('../bin/wherry.js', import.meta.url));
+  const asNode20 = `import module, { syncBuiltinESMExports } from 'node:module';
+delete module.enableCompileCache;
+syncBuiltinESMExports();
+Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.20.2' } });`;
+  const url = `data:text/javascript,${encodeURIComponent(asNode20)}`;
+  const child = spawn(process.execPath, ['--import', url, bin, '--help']);
+  let stderr = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text;
+  });
+  const [code] = await once(child, 'close');
+  expect([code, stderr]).toEqual([2, expect.stringMatching(/^wherry: Node 22\.15 .*20\.20\.2/)]);
+});
 
 describe('wrong usage is told in one line, with what to do', () => {
   test.each<[string, string[], RegExp]>([

@@ -11,6 +11,18 @@ const SAMPLES: readonly (readonly [
 ])[] = [
   ['7.2', 'qemu-system-x86_64: Not a migration stream', ['NOT_A_STREAM'], '0x5145564d'],
   [
+    'wherry',
+    "error while saving state for instance 0x0 of device 'timer': pre_save of timer refused the state",
+    ['SAVE_FAILED'],
+    'a device: timer',
+  ],
+  [
+    'wherry',
+    "State blocked by non-migratable device '0000:00:05.0/nvme'; State blocked by non-migratable device '0000:00:06.0/ufs'",
+    ['NOT_MIGRATABLE', 'NOT_MIGRATABLE'],
+    '0000:00:06.0/ufs',
+  ],
+  [
     '11.1',
     'qemu-system-x86_64: load of migration failed: Invalid argument: Not a migration stream, magic: 7f454c46 != 5145564d',
     ['LOAD_FAILED_EINVAL', 'NOT_A_STREAM'],

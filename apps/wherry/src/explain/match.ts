@@ -36,10 +36,11 @@ export function explainLine(line: string): readonly Explanation[] {
   const matches: Match[] = [];
   for (const { cause, expression, anchor, literalLength } of patterns) {
     if (!text.includes(anchor)) continue;
-    const found = expression.exec(text);
-    if (found === null) continue;
-    const end = found.index + found[0].length;
-    matches.push({ cause, names: { ...found.groups }, start: found.index, end, literalLength });
+    // A line can say the same of several devices.
+    for (const { 0: said, index: start, groups } of text.matchAll(expression)) {
+      const end = start + said.length;
+      matches.push({ cause, names: { ...groups }, start, end, literalLength });
+    }
   }
   return matches
     .filter((match) => !matches.some((other) => covers(other, match)))
@@ -95,7 +96,7 @@ function compile(message: string): Omit<Pattern, 'cause'> {
     }
   });
   if (/[0-9a-zA-Z]$/.test(message)) source += '(?![0-9a-zA-Z])';
-  return { expression: new RegExp(source), anchor, literalLength };
+  return { expression: new RegExp(source, 'g'), anchor, literalLength };
 }
 
 const NUMBER = '-?(?:0x)?[0-9a-fA-F]{1,20}';

@@ -173,6 +173,7 @@ export const DEVICES: readonly Cause[] = [
     action: 'The lines before it at the source name the reason; the guest goes on at the source.',
     messages: [
       'pre-save failed: {state}',
+      "error while saving state for instance {instance#} of device '{state}'",
       'pre-save for {state} failed',
       'post-save failed: {state}',
       'Save of field {state} failed',
