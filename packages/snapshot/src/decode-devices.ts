@@ -31,8 +31,8 @@ export interface DecodedDevice {
 
 /** All nodes of one stream's devices; a real machine has some 100,000. */
 const MAX_NODES = 4_000_000;
-/** Nodes of one device, which are in memory together; the largest real ones have some 20,000. */
-const MAX_DEVICE_NODES = 2 ** 17;
+/** Nodes of one device, which are in memory together; a TCE table of ppc64 has 262,144. */
+const MAX_DEVICE_NODES = 300_000;
 
 /** Decodes each device section by the stream's own vmdesc or a schema, one at a time as it is asked for. */
 export function* decodeDevices(
