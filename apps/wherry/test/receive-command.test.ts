@@ -123,7 +123,11 @@ describe('wherry receive', () => {
     expect(await receiver.exit()).toBe(1);
     expect(JSON.parse(receiver.stdout)).toMatchObject({
       status: 'failed',
-      error: { code: 'UNEXPECTED_END', offset: 300, path: ['ram (part of section 2)', 'pc.ram', 'page 0x0'] },
+      error: {
+        code: 'UNEXPECTED_END',
+        offset: 300,
+        path: ['ram (part of section 2)', 'pc.ram', 'page 0x0'],
+      },
     });
   });
 
