@@ -1,23 +1,12 @@
 import { isDeepStrictEqual } from 'node:util';
 import { ByteWriter } from '@wherry/bytes';
-import type { Description } from '@wherry/vmstate';
 import type { EngineCase } from './engine-case.ts';
 import { q35Guest } from './vmstate-q35.ts';
+import type { VmstateSubject } from './vmstate-subject.ts';
 import { handLoadNet, handSaveNet, netBytes, virtioNet } from './vmstate-virtio-net.ts';
 
 const MARK = 0.3;
 const LIMIT = 'a hand-written DataView loop over the same bytes';
-
-/** Device state, with one description for each section, and the same by hand. */
-export interface VmstateSubject {
-  readonly sections: readonly { readonly description: Description; readonly bytes: Uint8Array }[];
-  /** Loads all sections. */
-  handLoad(): unknown;
-  /** Saves what `handLoad` gave, into `view`. @returns how many bytes */
-  handSave(loaded: unknown, view: DataView): number;
-  /** Whether the states of the sections are what `handLoad` gave. */
-  isSame(states: readonly unknown[], loaded: unknown): boolean;
-}
 
 /** Lists the cases of device state: each is loaded and saved by descriptions, and by hand. */
 export function vmstateCases(): EngineCase[] {

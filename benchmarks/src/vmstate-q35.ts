@@ -22,7 +22,7 @@ import {
   type VmdescState,
 } from '@wherry/vmstate';
 import { loadFixture } from '../../conformance/fixtures.ts';
-import type { VmstateSubject } from './vmstate-cases.ts';
+import type { VmstateSubject } from './vmstate-subject.ts';
 
 /** The recorded machine has 0.47 MB of state; three of them are as much as a machine with more devices has. */
 const MACHINES = 3;

@@ -1,7 +1,7 @@
 import { type ByteReader, counted, need, type Parser } from '@wherry/bytes';
 import type { StreamError } from '@wherry/stream';
+import type { LiveFormat } from './live-format.ts';
 import { liveInvalid } from './live-invalid.ts';
-import type { LiveFormat } from './live-section.ts';
 import { countOnes } from './mapped-ram.ts';
 import type { DirtyBitmapModel, StreamModel } from './stream-model.ts';
 

@@ -1,15 +1,8 @@
 import { type ByteReader, need, type Parser, skip } from '@wherry/bytes';
 import { dirtyBitmapFormat } from './dirty-bitmaps.ts';
+import type { LiveFormat } from './live-format.ts';
 import { liveInvalid } from './live-invalid.ts';
 import type { LiveSectionModel, StreamModel } from './stream-model.ts';
-
-/**
- * Reads one body of a live section, the footer excluded, and adds to the section's summary.
- *
- * @returns whether it ended; otherwise the reader stands before something whose end only the footer tells
- * @throws StreamError `LIVE_SECTION_INVALID`
- */
-export type LiveFormat = (reader: ByteReader, kind: 'start' | 'part' | 'end') => Parser<boolean>;
 
 /** Finds how a live section is read; undefined where its format is not known. */
 export function liveFormatOf(live: LiveSectionModel, model: StreamModel): LiveFormat | undefined {

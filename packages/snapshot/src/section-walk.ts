@@ -7,7 +7,8 @@ import {
   StreamError,
 } from '@wherry/stream';
 import { BodyStore } from './body-store.ts';
-import { type LiveFormat, liveFormatOf } from './live-section.ts';
+import type { LiveFormat } from './live-format.ts';
+import { liveFormatOf } from './live-section.ts';
 import type { Locator } from './locator.ts';
 import { RamWalk } from './ram-walk.ts';
 import { VmdescSplit } from './split-by-vmdesc.ts';

@@ -1,7 +1,8 @@
 import type { Dump, DumpType } from '../dump.ts';
 import { alignFields } from './align.ts';
-import { type Comparison, compareTables } from './compare-tables.ts';
+import { compareTables } from './compare-tables.ts';
 import { compareVersions } from './compare-versions.ts';
+import type { Comparison } from './comparison.ts';
 import { byVerdict, type Direction, type Finding, type Found } from './finding.ts';
 import { builtInKnown, compareReleases, type Known } from './known.ts';
 import { likenessOf } from './likeness.ts';

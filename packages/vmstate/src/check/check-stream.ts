@@ -1,8 +1,9 @@
 import type { Dump } from '../dump.ts';
 import type { Vmdesc, VmdescDevice, VmdescState } from '../vmdesc.ts';
 import { type CheckOptions, machineTypeFinding, startComparison } from './check-dumps.ts';
-import { type Comparison, compareTables } from './compare-tables.ts';
+import { compareTables } from './compare-tables.ts';
 import { compareVersions } from './compare-versions.ts';
+import type { Comparison } from './comparison.ts';
 import { byVerdict, type Finding, type Found, verdicts, worstVerdict } from './finding.ts';
 import { type Table, tableOfDump, tableOfVmdesc, tellsCounts } from './table.ts';
 

@@ -1,5 +1,5 @@
 import { partGap } from './align.ts';
-import type { Comparison } from './compare-tables.ts';
+import type { Comparison } from './comparison.ts';
 import { DEVICE_OPTIONS, names, sayFields } from './say-field.ts';
 import { isUnused, type TableField } from './table.ts';
 import { unusedFinding } from './unused.ts';

@@ -1,8 +1,9 @@
-import { type AlignBudget, alignFields } from './align.ts';
+import { alignFields } from './align.ts';
 import { compareGap } from './compare-gap.ts';
 import { compareNestedVersions, compareVersions } from './compare-versions.ts';
+import type { Comparison } from './comparison.ts';
 import type { Found } from './finding.ts';
-import { isSent, type Known } from './known.ts';
+import { isSent } from './known.ts';
 import { joinSplits, likenessOf, type Owners, openStructs } from './likeness.ts';
 import { DEVICE_OPTIONS, sayField } from './say-field.ts';
 import {
@@ -13,23 +14,6 @@ import {
   type Table,
   type TableField,
 } from './table.ts';
-import type { UnusedRule } from './unused.ts';
-
-/** What a comparison of tables works with. */
-export interface Comparison {
-  readonly known: Known;
-  readonly budget: AlignBudget;
-  readonly report: (found: Found) => void;
-  /** Name of the section that is compared, as QEMU's messages have it. */
-  readonly section: string;
-  /** The sender's machine type, where it is known and both sides have the same. */
-  readonly machine?: string | undefined;
-  /** Whether the source's tables are those of a stream: an array without elements is not in them. */
-  readonly sourceIsStream: boolean;
-  /** Whether the destination's tables are those of a stream: they hold what that stream needed, not all that is known. */
-  readonly destIsStream: boolean;
-  readonly unused: UnusedRule;
-}
 
 /**
  * Compares what the source sends for a table with what the destination reads.

@@ -1,4 +1,4 @@
-import type { Comparison } from './compare-tables.ts';
+import type { Comparison } from './comparison.ts';
 import type { Table } from './table.ts';
 
 /** Compares versions that are on the wire: that of the section, or of a subsection in it. */
