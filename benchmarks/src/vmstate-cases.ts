@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { ByteWriter } from '@wherry/bytes';
+import type { Description } from '@wherry/vmstate';
 import type { EngineCase } from './engine-case.ts';
 import { q35Guest } from './vmstate-q35.ts';
 import type { VmstateSubject } from './vmstate-subject.ts';
