@@ -61,6 +61,7 @@ describe('a host that runs a guest', () => {
   test('begins with no capability, QEMU’s parameters and no migration', async () => {
     expect(await settings()).toEqual({
       capabilities: [
+        { capability: 'xbzrle', state: false },
         { capability: 'events', state: false },
         { capability: 'return-path', state: false },
         { capability: 'postcopy-ram', state: false },
@@ -69,6 +70,7 @@ describe('a host that runs a guest', () => {
         'max-bandwidth': 134_217_728,
         'max-postcopy-bandwidth': 0,
         'downtime-limit': 300,
+        'xbzrle-cache-size': 67_108_864,
       },
       status: { running: true, status: 'running' },
       migration: {},
@@ -89,12 +91,20 @@ describe('a host that runs a guest', () => {
       { return: {} },
       {
         return: [
+          { capability: 'xbzrle', state: false },
           { capability: 'events', state: true },
           { capability: 'return-path', state: false },
           { capability: 'postcopy-ram', state: false },
         ],
       },
-      { return: { 'max-bandwidth': 1 << 20, 'max-postcopy-bandwidth': 0, 'downtime-limit': 50 } },
+      {
+        return: {
+          'max-bandwidth': 1 << 20,
+          'max-postcopy-bandwidth': 0,
+          'downtime-limit': 50,
+          'xbzrle-cache-size': 64 << 20,
+        },
+      },
     ]);
   });
 

@@ -16,20 +16,23 @@ export function access(
   ptr: usize,
   key: u64,
   generation: u32,
+  lines: u32,
   write: u32,
 ): u32 {
   ensurePresent(slotPtr, receivedPtr, block, page);
-  const found = holds(ptr, key, generation) ? FOUND_AS_EXPECTED : judge(ptr, key, generation);
+  const found = holds(ptr, key, generation, lines)
+    ? FOUND_AS_EXPECTED
+    : judge(ptr, key, generation, lines);
   if (write) {
-    writePattern(ptr, key, generation + 1);
+    writePattern(ptr, key, generation + 1, lines);
     markDirty(dirtyPtr, page);
   }
   return found;
 }
 
-function judge(ptr: usize, key: u64, generation: u32): u32 {
+function judge(ptr: usize, key: u64, generation: u32, lines: u32): u32 {
   for (let age: u32 = 1; age <= OLDEST_STALE && age <= generation; age++) {
-    if (holds(ptr, key, generation - age)) return age;
+    if (holds(ptr, key, generation - age, lines)) return age;
   }
   return holdsZero(ptr) ? FOUND_ZERO : FOUND_OTHER;
 }

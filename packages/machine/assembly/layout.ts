@@ -29,6 +29,7 @@ export const RING_RAM: usize = 88; // u32 ptr of the page with the first virtque
 export const RING_RECEIVED: usize = 92; // u32 ptr
 export const RING_DIRTY: usize = 96; // u32 ptr
 export const RING_PAGE: usize = 100; // u32: that page in its segment
+export const CHANGED_LINES: usize = 108; // u32: the first 64-byte lines of a page, that writes change
 
 export const RECORDS: usize = 112;
 export const RECORD_BYTES: usize = 16;

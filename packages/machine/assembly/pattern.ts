@@ -1,7 +1,9 @@
 // What a page holds at a generation: a stream of 64-bit xorshift in eight lanes, seeded by the page
-// and the generation. It does not compress and is never zero. Generation 0 is a page of zeros.
+// and the generation. It does not compress and is never zero. Generation 0 is a page of zeros. Behind
+// the lines that writes change, a page holds what its first generation would.
 
 const PAGE_BYTES: usize = 4096;
+const LINE_SHIFT: u32 = 6;
 
 // The finalizer of splitmix64.
 // @ts-ignore: decorator
@@ -28,10 +30,16 @@ function step(s: v128): v128 {
   return v128.xor(s, i64x2.shl(s, 17));
 }
 
-export function writePattern(ptr: usize, key: u64, generation: u32): void {
+export function writePattern(ptr: usize, key: u64, generation: u32, lines: u32): void {
+  const middle = ptr + (<usize>lines << LINE_SHIFT);
+  writeLines(ptr, middle, key, generation);
+  writeLines(middle, ptr + PAGE_BYTES, ~key, 1);
+}
+
+function writeLines(ptr: usize, end: usize, key: u64, generation: u32): void {
   let a = lanes(key, generation, 0), b = lanes(key, generation, 1);
   let c = lanes(key, generation, 2), d = lanes(key, generation, 3);
-  for (let end = ptr + PAGE_BYTES; ptr < end; ptr += 64) {
+  for (; ptr < end; ptr += 64) {
     v128.store(ptr, (a = step(a)));
     v128.store(ptr, (b = step(b)), 16);
     v128.store(ptr, (c = step(c)), 32);
@@ -48,12 +56,17 @@ export function holdsZero(ptr: usize): bool {
   return !v128.any_true(found);
 }
 
-export function holds(ptr: usize, key: u64, generation: u32): bool {
+export function holds(ptr: usize, key: u64, generation: u32, lines: u32): bool {
   if (generation == 0) return holdsZero(ptr);
+  const middle = ptr + (<usize>lines << LINE_SHIFT);
+  return holdsLines(ptr, middle, key, generation) && holdsLines(middle, ptr + PAGE_BYTES, ~key, 1);
+}
+
+function holdsLines(ptr: usize, end: usize, key: u64, generation: u32): bool {
   let a = lanes(key, generation, 0), b = lanes(key, generation, 1);
   let c = lanes(key, generation, 2), d = lanes(key, generation, 3);
   let wrong = i64x2.splat(0);
-  for (let end = ptr + PAGE_BYTES; ptr < end; ptr += 64) {
+  for (; ptr < end; ptr += 64) {
     const wa = v128.xor(v128.load(ptr), (a = step(a)));
     const wb = v128.xor(v128.load(ptr, 16), (b = step(b)));
     const wc = v128.xor(v128.load(ptr, 32), (c = step(c)));

@@ -1,7 +1,7 @@
 // Workloads: which of its pages a vCPU writes next.
 
 import {
-  CHECKS, CURSOR, FOUND_AS_EXPECTED, HOT_OWNED, HOT_WRITES, OWNED, PAGES_WRITTEN, POSITION,RANGE_BANK, RANGE_BLOCK, RANGE_BLOCK_PAGE, RANGE_BYTES, RANGE_DIRTY, RANGE_GENERATIONS,
+  CHANGED_LINES, CHECKS, CURSOR, FOUND_AS_EXPECTED, HOT_OWNED, HOT_WRITES, OWNED, PAGES_WRITTEN, POSITION,RANGE_BANK, RANGE_BLOCK, RANGE_BLOCK_PAGE, RANGE_BYTES, RANGE_DIRTY, RANGE_GENERATIONS,
   RANGE_HOT, RANGE_KEY, RANGE_PAGES, RANGE_RAM, RANGE_RECEIVED, RANGE_SEGMENT_PAGE, 
   RANGES, RECORD_BLOCK, RECORD_BYTES, RECORD_EXPECTED, RECORD_FOUND, RECORD_LIMIT, RECORD_PAGE,RECORDED,
   RECORDS, 
@@ -43,6 +43,7 @@ function touch(control: usize, slotPtr: usize, range: usize, index: u32, write: 
     <usize>(load<u32>(range, RANGE_RAM) + (index << PAGE_SHIFT)),
     mix(load<u64>(control, SEED) ^ mix(place)),
     generation,
+    load<u32>(control, CHANGED_LINES),
     write,
   );
   if (found != FOUND_AS_EXPECTED) recordViolation(control, block, blockPage, generation, found);

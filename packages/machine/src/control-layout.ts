@@ -24,6 +24,7 @@ export const RING_DIRTY = 96;
 export const RING_PAGE = 100;
 /** u32, {@link UNTHROTTLED} for no limit; for the thread's loop. */
 export const PAGES_PER_SECOND = 104;
+export const CHANGED_LINES = 108;
 /** f64; for the thread's loop. */
 export const FILL_SHARE = 240;
 

@@ -1,4 +1,9 @@
-import { type FaultStatistics, GuestRam, type RamBlockSpec } from '@wherry/page-engine';
+import {
+  type FaultStatistics,
+  GuestRam,
+  MAX_XBZRLE_CACHE_BYTES,
+  type RamBlockSpec,
+} from '@wherry/page-engine';
 import { type Device, DeviceRegistry } from '@wherry/vmstate';
 import {
   CHECKS,
@@ -115,6 +120,8 @@ export class Machine {
       shared: true,
       vcpus: vcpus.length,
       reservedBytes: controlRegionBytes(vcpus.length, ramBytes),
+      // Address space for a slot a page: a migration takes what it is told to use, others none.
+      xbzrleCacheBytes: Math.min(2 ** Math.ceil(Math.log2(ramBytes)), MAX_XBZRLE_CACHE_BYTES),
     });
     const machine = new Machine(options, ram);
     const active = machine.#controls.filter((_, i) => workloads[i]!.workload !== 0);

@@ -131,6 +131,7 @@ export class VcpuControl {
     this.setU32(at.WORKLOAD, options.workload);
     this.setU32(at.PAGES_PER_SECOND, options.pagesPerSecond);
     this.setU32(at.HOT_WRITES, options.hotWrites);
+    this.setU32(at.CHANGED_LINES, options.changedLines);
     this.setU64(at.SEED, seed);
     this.setU64(at.RNG, rng);
   }

@@ -4,7 +4,7 @@ import type { Device } from '@wherry/vmstate';
 import { decodeWithVmdesc } from '@wherry/vmstate';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { CURSOR, KICKS, PAGES_WRITTEN, RNG, WRITES } from './control-layout.ts';
+import { CHANGED_LINES, CURSOR, KICKS, PAGES_WRITTEN, RNG, WRITES } from './control-layout.ts';
 import { shareOfPages } from './page-ownership.ts';
 import { controlRegionBytes, VcpuControl } from './vcpu-control.ts';
 import { vcpuDevice } from './vcpu-device.ts';
@@ -125,6 +125,21 @@ test.each([
     expect.objectContaining({ code: 'VALUE_INVALID', path: ['wherry-vcpu', field], expected }),
   );
   expect(destination.controls[0]!.ranges).toEqual([]);
+});
+
+test('how much of a page writes change travels where it is not all', async () => {
+  const source = await running();
+  const destination = await guest();
+  load(destination.devices[0]!, save(source.devices[0]!));
+  expect(destination.controls[0]!.u32(CHANGED_LINES)).toBe(64);
+  source.controls[0]!.setU32(CHANGED_LINES, 3);
+  const section = save(source.devices[0]!);
+  load(destination.devices[0]!, section);
+  expect(destination.controls[0]!.u32(CHANGED_LINES)).toBe(3);
+  section[section.length - 1] = 65;
+  expect(() => load(destination.devices[0]!, section)).toThrow(
+    expect.objectContaining({ path: ['wherry-vcpu', 'changed_lines'], expected: '1 to 64' }),
+  );
 });
 
 test('a length that cannot be is refused before it is believed', async () => {

@@ -18,7 +18,7 @@ import {
 import * as at from './control-layout.ts';
 import type { OwnedRange } from './page-ownership.ts';
 import type { VcpuControl } from './vcpu-control.ts';
-import { UNTHROTTLED, WORKLOADS } from './vcpu-spec.ts';
+import { PAGE_LINES, UNTHROTTLED, WORKLOADS } from './vcpu-spec.ts';
 
 const ownedRange = describe({
   name: 'wherry-vcpu-range',
@@ -54,6 +54,15 @@ const description = describe({
     field('range_count', u32),
     field('ranges', varray(struct(ownedRange), 'range_count')),
   ],
+  subsections: [
+    describe({
+      name: 'wherry-vcpu/changes',
+      version: 1,
+      needed: (state: { changed_lines: number }) => state.changed_lines !== PAGE_LINES,
+      fields: [field('changed_lines', u8)], // of a page, that writes change
+    }),
+  ],
+  preLoad: (state) => Object.assign(state, { changed_lines: PAGE_LINES }),
 });
 
 type VcpuState = StateOf<typeof description>;
@@ -87,6 +96,7 @@ function readState(control: VcpuControl): VcpuState {
     workload: control.u32(at.WORKLOAD),
     pages_per_second: control.u32(at.PAGES_PER_SECOND),
     hot_writes: control.u32(at.HOT_WRITES),
+    changed_lines: control.u32(at.CHANGED_LINES),
     seed: control.u64(at.SEED),
     rng: control.u64(at.RNG),
     cursor: control.u32(at.CURSOR),
@@ -119,6 +129,7 @@ function writeState(control: VcpuControl, state: VcpuState, ranges: readonly Own
       workload: state.workload,
       pagesPerSecond: state.pages_per_second,
       hotWrites: state.hot_writes,
+      changedLines: state.changed_lines,
     },
     state.seed,
     state.rng,
@@ -150,6 +161,9 @@ function checkState(ram: GuestRam, state: VcpuState, others: readonly VcpuContro
   }
   if (state.pages_per_second === 0) {
     throw invalid('pages_per_second', `1 to ${UNTHROTTLED}`, 0);
+  }
+  if (state.changed_lines === 0 || state.changed_lines > PAGE_LINES) {
+    throw invalid('changed_lines', `1 to ${PAGE_LINES}`, state.changed_lines);
   }
   const taken = others.flatMap((other) => other.ranges);
   const ranges: OwnedRange[] = [];

@@ -7,12 +7,19 @@ test('options are completed, in the units of the module', () => {
     pagesPerSecond: 20_000,
     hotPages: 0.1,
     hotWrites: Math.round(0.9 * 0xffff_ffff),
+    changedLines: 64,
   });
   const all = workloadOptions(
-    { workload: 'idle', pagesPerSecond: Infinity, hotPages: 1, hotWrites: 0 },
+    { workload: 'idle', pagesPerSecond: Infinity, hotPages: 1, hotWrites: 0, changes: 0 },
     0,
   );
-  expect(all).toEqual({ workload: 0, pagesPerSecond: 0xffff_ffff, hotPages: 1, hotWrites: 0 });
+  expect(all).toEqual({
+    workload: 0,
+    pagesPerSecond: 0xffff_ffff,
+    hotPages: 1,
+    hotWrites: 0,
+    changedLines: 1,
+  });
 });
 
 test.each([
@@ -22,6 +29,7 @@ test.each([
   [{ workload: 'idle', pagesPerSecond: Number.NaN }, 'a whole number from 1', 'NaN'],
   [{ workload: 'idle', pagesPerSecond: 1, hotPages: 1.1 }, '0 to 1', '1.1'],
   [{ workload: 'idle', pagesPerSecond: 1, hotWrites: -1 }, '0 to 1', '-1'],
+  [{ workload: 'idle', pagesPerSecond: 1, changes: 2 }, '0 to 1', '2'],
 ] as const)('%o is refused', (spec, expected, found) => {
   expect(() => workloadOptions(spec, 2)).toThrow(
     expect.objectContaining({

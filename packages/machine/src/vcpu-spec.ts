@@ -15,7 +15,12 @@ export interface VcpuSpec {
   readonly hotPages?: number;
   /** Share of the writes of `hotset` that go to hot pages, 0 … 1; default 0.9. */
   readonly hotWrites?: number;
+  /** Share of a page that a write changes, 0 … 1, in lines of 64 bytes and at least one; default 1. */
+  readonly changes?: number;
 }
+
+/** Lines of 64 bytes in a page. */
+export const PAGE_LINES = 64;
 
 /** A rate in memory and in a stream that stands for `Infinity`. */
 export const UNTHROTTLED = 0xffff_ffff;
@@ -27,6 +32,8 @@ export interface WorkloadOptions {
   readonly pagesPerSecond: number;
   /** Of 2^32 - 1. */
   readonly hotWrites: number;
+  /** The first lines of a page, which a write changes. */
+  readonly changedLines: number;
 }
 
 /** Checks a vCPU's options and completes them. @throws MachineError `OPTION_INVALID` */
@@ -56,6 +63,7 @@ export function workloadOptions(
     pagesPerSecond: rate === Infinity ? UNTHROTTLED : rate,
     hotPages: share('hotPages', spec.hotPages ?? 0.1, vcpu),
     hotWrites: Math.round(share('hotWrites', spec.hotWrites ?? 0.9, vcpu) * 0xffff_ffff),
+    changedLines: Math.max(1, Math.round(share('changes', spec.changes ?? 1, vcpu) * PAGE_LINES)),
   };
 }
 

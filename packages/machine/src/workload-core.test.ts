@@ -102,6 +102,28 @@ test('pages do not compress, and their contents depend on place, generation and 
   expect(words.has(0n)).toBe(false);
 });
 
+test('a write changes no more of a page than it is told to, and a stale page is seen', async () => {
+  const guest = await vcpu({ changes: 0.05 });
+  guest.core.run(480);
+  const block = guest.ram.blocks[0]!;
+  const before = block.read(40 * 4096, 4096);
+  guest.core.run(480);
+  const after = block.read(40 * 4096, 4096);
+  const changed = [...before].flatMap((byte, i) => (byte === after[i] ? [] : [i >> 6]));
+  expect([...new Set(changed)]).toEqual([0, 1, 2]);
+  expect(verifyAll(guest)).toBe(480);
+  expect(guest.control.u64(VIOLATIONS)).toBe(0n);
+  block.write(40 * 4096, before);
+  verifyAll(guest);
+  expect(guest.control.violations()).toMatchObject([
+    { page: 40, found: 'stale', foundGeneration: 1 },
+  ]);
+  block.write(40 * 4096, after);
+  block.write(41 * 4096 + 4095, Uint8Array.of(after[0]!));
+  verifyAll(guest);
+  expect(guest.control.violations()[1]).toMatchObject({ page: 41, found: 'other' });
+});
+
 test('every write is in the dirty log', async () => {
   const guest = await vcpu({});
   const sender = new RamSender(guest.ram);

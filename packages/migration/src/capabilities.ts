@@ -1,7 +1,7 @@
 import { MigrationError } from './migration-error.ts';
 
 /** The capabilities that this implementation honours. Others are refused by name. */
-export const CAPABILITIES = ['events', 'return-path', 'postcopy-ram'] as const;
+export const CAPABILITIES = ['xbzrle', 'events', 'return-path', 'postcopy-ram'] as const;
 
 /** Name of a capability. @see MigrationCapability in QEMU's qapi/migration.json */
 export type Capability = (typeof CAPABILITIES)[number];

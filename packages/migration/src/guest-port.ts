@@ -20,6 +20,7 @@ export interface FaultSource {
 /** The guest as a migration sees it. */
 export interface GuestPort {
   readonly machineType: string;
+  /** Made with `xbzrleCacheBytes`, the most that an XBZRLE cache can have here, where `xbzrle` is to be used. */
   readonly ram: GuestRam;
   /** Devices in the order of their registration. */
   readonly devices: readonly Device[];

@@ -10,7 +10,12 @@ export type { Clock } from './clock.ts';
 export { DestinationMigration, type DestinationOptions } from './destination.ts';
 export type { FaultSource, GuestPort, PageFault } from './guest-port.ts';
 export { MigrationError, type MigrationErrorCode } from './migration-error.ts';
-export type { MigrationInfo, MigrationStatus, RamStatistics } from './migration-info.ts';
+export type {
+  MigrationInfo,
+  MigrationStatus,
+  RamStatistics,
+  XbzrleCacheStatistics,
+} from './migration-info.ts';
 export { DEFAULT_PARAMETERS, type Parameters, setParameters } from './parameters.ts';
 export { SourceMigration, type SourceOptions } from './source.ts';
 export type { DeviceState } from './source-frames.ts';

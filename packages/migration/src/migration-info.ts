@@ -40,10 +40,29 @@ export interface RamStatistics {
   readonly 'postcopy-bytes': number;
 }
 
+/** What XBZRLE did, with QEMU's member names. @see XBZRLECacheStats in QEMU's qapi/migration.json */
+export interface XbzrleCacheStatistics {
+  /** The parameter `xbzrle-cache-size` as it was when the migration began. */
+  readonly 'cache-size': number;
+  /** Bytes of the records of changes, and of the pages that overflowed. */
+  readonly bytes: number;
+  /** Pages found in the cache. */
+  readonly pages: number;
+  readonly 'cache-miss': number;
+  /** Misses for each page, between the last two synchronisations. */
+  readonly 'cache-miss-rate': number;
+  /** Bytes of the pages found for each byte sent for them, between the last two synchronisations. */
+  readonly 'encoding-rate': number;
+  /** Pages of which the changes would have been longer than the page. */
+  readonly overflow: number;
+}
+
 /** What `query-migrate` tells, with QEMU's member names. @see MigrationInfo in QEMU's qapi/migration.json */
 export interface MigrationInfo {
   readonly status: MigrationStatus;
   readonly ram?: RamStatistics;
+  /** With the capability `xbzrle`. */
+  readonly 'xbzrle-cache'?: XbzrleCacheStatistics;
   /** Milliseconds, as all times here. */
   readonly 'total-time'?: number;
   readonly 'setup-time'?: number;

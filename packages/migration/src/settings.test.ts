@@ -15,7 +15,7 @@ describe('setCapabilities', () => {
 
   it('refuses by name what is not honoured, but lets it stay off', () => {
     expect(() => setCapabilities(new Set(), [{ capability: 'multifd', state: true }])).toThrow(
-      "Capability 'multifd' is not supported by this host: expected events, return-path, postcopy-ram",
+      "Capability 'multifd' is not supported by this host: expected xbzrle, events, return-path, postcopy-ram",
     );
     expect(setCapabilities(new Set(), [{ capability: 'multifd', state: false }]).size).toBe(0);
   });
@@ -40,6 +40,9 @@ describe('setParameters', () => {
       /expects an integer in the range of 0 to \(2000 \* 1000\) ms/,
     ],
     [{ 'max-bandwidth': -1 }, /'max-bandwidth' expects an integer/],
+    [{ 'xbzrle-cache-size': 2048 }, /'xbzrle_cache_size' expects a power of two no less than/],
+    [{ 'xbzrle-cache-size': 12288 }, /'xbzrle_cache_size' expects a power of two no less than/],
+    [{ 'xbzrle-cache-size': 2 ** 31 }, /'xbzrle_cache_size' is at most 1 GiB/],
     [{ 'multifd-channels': 2 }, /'multifd-channels' is not supported by this host/],
   ])('refuses %o', (changes, message) => {
     expect(() => setParameters(DEFAULT_PARAMETERS, changes)).toThrow(message);

@@ -1,6 +1,7 @@
-import { TARGET_PAGE_BYTES } from '@wherry/page-engine';
+import { TARGET_PAGE_BYTES, type XbzrleStatistics } from '@wherry/page-engine';
 import type { Clock } from './clock.ts';
 import type { MigrationInfo, MigrationStatus, RamStatistics } from './migration-info.ts';
+import { XbzrleRates } from './xbzrle-rates.ts';
 
 /** How long bytes are counted before they make a bandwidth. @see BUFFER_DELAY in QEMU's migration/migration.c */
 const WINDOW_MS = 100;
@@ -13,6 +14,8 @@ export interface SenderCounts {
   readonly totalBytes: number;
   /** Bytes of the whole stream. */
   readonly streamBytes: number;
+  /** Undefined without XBZRLE. */
+  readonly xbzrle: XbzrleStatistics | undefined;
 }
 
 /** Measures a migration at its source: times, bandwidth, dirty rate, bytes by phase. */
@@ -20,6 +23,7 @@ export class SourceStatistics {
   readonly #clock: Clock;
   readonly #counts: () => SenderCounts;
   readonly #startedAt: number;
+  readonly #xbzrle: XbzrleRates;
   #endedAt: number | undefined;
   #setupMs = 0;
   #stoppedAt: number | undefined;
@@ -37,9 +41,11 @@ export class SourceStatistics {
   syncCount = 0;
   requests = 0;
 
-  constructor(clock: Clock, counts: () => SenderCounts) {
+  /** @param xbzrleCacheBytes the parameter, for the answer to `query-migrate` */
+  constructor(clock: Clock, counts: () => SenderCounts, xbzrleCacheBytes: number) {
     this.#clock = clock;
     this.#counts = counts;
+    this.#xbzrle = new XbzrleRates(xbzrleCacheBytes);
     this.#startedAt = this.#windowStartedAt = this.#syncedAt = clock.now();
   }
 
@@ -69,8 +75,8 @@ export class SourceStatistics {
     const now = this.#clock.now();
     const elapsedMs = now - this.#windowStartedAt;
     if (elapsedMs < WINDOW_MS) return;
-    const { streamBytes, normalPages, zeroPages } = this.#counts();
-    const pages = normalPages + zeroPages;
+    const { streamBytes } = this.#counts();
+    const pages = this.#pagesSent();
     this.#bytesPerMs = (streamBytes - this.#windowBytes) / elapsedMs;
     this.#pagesPerSecond = ((pages - this.#windowPages) / elapsedMs) * 1000;
     this.#windowStartedAt = now;
@@ -87,6 +93,15 @@ export class SourceStatistics {
     if (elapsedMs < 10) return;
     this.#dirtyPagesRate = (dirtyPages / elapsedMs) * 1000;
     this.#syncedAt = now;
+    const { xbzrle } = this.#counts();
+    if (xbzrle !== undefined) this.#xbzrle.update(xbzrle, this.#pagesSent());
+  }
+
+  /** Pages done so far, also those that XBZRLE found unchanged. */
+  #pagesSent(): number {
+    const { normalPages, zeroPages, xbzrle } = this.#counts();
+    // A page that overflowed was sent with its content.
+    return normalPages + zeroPages + (xbzrle === undefined ? 0 : xbzrle.pages - xbzrle.overflow);
   }
 
   guestStopped(): void {
@@ -121,9 +136,11 @@ export class SourceStatistics {
   info(status: MigrationStatus, errorDesc: string | undefined): MigrationInfo {
     const totalMs = (this.#endedAt ?? this.#clock.now()) - this.#startedAt;
     const completed = status === 'completed';
+    const { xbzrle } = this.#counts();
     return {
       status,
       ram: this.#ram(),
+      ...(xbzrle === undefined ? {} : { 'xbzrle-cache': this.#xbzrle.info(xbzrle) }),
       'total-time': Math.round(totalMs),
       'setup-time': Math.round(this.#setupMs),
       ...(completed && this.#downtimeMs !== undefined

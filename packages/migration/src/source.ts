@@ -13,7 +13,7 @@ import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
 import type { Parameters } from './parameters.ts';
 import { postcopyAdvice } from './postcopy-advice.ts';
 import { type DeviceState, SourceFrames } from './source-frames.ts';
-import { SourceStatistics } from './source-statistics.ts';
+import { type SenderCounts, SourceStatistics } from './source-statistics.ts';
 import type { Transport } from './transport.ts';
 
 /** Bytes of page records in one PART section, about what QEMU sends in its 50 ms at 1 Gbit/s. */
@@ -87,18 +87,25 @@ export class SourceMigration {
   constructor(options: SourceOptions) {
     this.#options = options;
     const { guest, transport, clock } = options;
-    this.#sender = new RamSender(guest.ram);
+    const { 'xbzrle-cache-size': cacheBytes } = options.parameters();
+    this.#sender = new RamSender(guest.ram, {
+      xbzrleCacheBytes: options.capabilities.has('xbzrle')
+        ? Math.min(cacheBytes, guest.ram.plan.options.xbzrleCacheBytes)
+        : 0,
+    });
     this.#output = new OutputChannel(transport);
     this.#input = new InputChannel(transport, 'return path');
     this.#registry = new DeviceRegistry([this.#globalState.device, ...guest.devices]);
     this.#frames = new SourceFrames(this.#output.frames, guest.machineType, this.#registry);
     this.#rate = new RateLimit(clock);
-    this.#statistics = new SourceStatistics(clock, () => ({
+    const counts = (): SenderCounts => ({
       ...this.#sender.counters,
       owedBytes: this.#sender.owedBytes,
       totalBytes: guest.ram.totalBytes,
       streamBytes: this.#output.bytes,
-    }));
+      xbzrle: this.#sender.xbzrle,
+    });
+    this.#statistics = new SourceStatistics(clock, counts, cacheBytes);
   }
 
   get status(): MigrationStatus {
@@ -174,6 +181,13 @@ export class SourceMigration {
     const { guest, capabilities } = this.#options;
     const postcopy = capabilities.has('postcopy-ram');
     checkMigratable(guest);
+    if (capabilities.has('xbzrle') && this.#sender.xbzrle === undefined) {
+      throw new MigrationError(
+        'CAPABILITY_UNSUPPORTED',
+        "Capability 'xbzrle' needs guest memory with room for a cache",
+        { likely: 'The guest memory was made without xbzrleCacheBytes' },
+      );
+    }
     this.#guestWasRunning = guest.running;
     this.#sender.oweAll();
     this.#frames.begin();

@@ -58,6 +58,7 @@ export class SimulatedGuest implements GuestPort {
   readonly #all: RunningGuests;
   readonly #random: (below: number) => number;
   readonly #writeEveryMs: number;
+  readonly #changesLittle: boolean;
   #generations: Uint8Array;
   #seed: number;
   #writes = 0n;
@@ -76,6 +77,7 @@ export class SimulatedGuest implements GuestPort {
     this.#seed = options.seed;
     this.#random = randomFrom(options.seed);
     this.#writeEveryMs = options.writeEveryMs ?? 1;
+    this.#changesLittle = options.changesLittle ?? false;
     this.#generations = new Uint8Array(ram.totalBytes / PAGE);
     this.devices = [
       vmstateDevice({
@@ -100,7 +102,12 @@ export class SimulatedGuest implements GuestPort {
   }
 
   static async create(options: SimulatedGuestOptions): Promise<SimulatedGuest> {
-    const ram = await GuestRam.create(options.blocks, { ioBufferBytes: 65536 });
+    const ram = await GuestRam.create(options.blocks, {
+      ioBufferBytes: 65536,
+      ...(options.xbzrleCacheBytes === undefined
+        ? {}
+        : { xbzrleCacheBytes: options.xbzrleCacheBytes }),
+    });
     return new SimulatedGuest(ram, options);
   }
 
@@ -203,7 +210,9 @@ export class SimulatedGuest implements GuestPort {
     const generation = this.#generations[page]!;
     const bytes = new Uint8Array(PAGE);
     if (generation !== 0)
-      bytes.fill((page * 31 + generation) & 0xff).set([generation, page & 0xff, page >> 8]);
+      bytes
+        .fill((page * 31 + (this.#changesLittle ? 1 : generation)) & 0xff)
+        .set([generation, page & 0xff, page >> 8]);
     return bytes;
   }
 }
@@ -215,6 +224,9 @@ export interface SimulatedGuestOptions {
   readonly all: RunningGuests;
   readonly seed: number;
   readonly writeEveryMs?: number;
+  /** A write changes three bytes of a page, rather than all. */
+  readonly changesLittle?: boolean;
+  readonly xbzrleCacheBytes?: number;
   readonly machineType?: string;
   readonly device?: string;
   readonly deviceVersion?: number;

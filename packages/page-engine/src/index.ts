@@ -9,6 +9,7 @@ export { FaultPort, type FaultStatistics, type PageFault } from './fault-port.ts
 export { GuestRam, type GuestRamHandle } from './guest-ram.ts';
 export {
   type GuestRamOptions,
+  MAX_XBZRLE_CACHE_BYTES,
   type RamBlockSpec,
   TARGET_PAGE_BYTES,
 } from './layout.ts';

@@ -16,6 +16,7 @@ describe('the numbers of both layout files', () => {
     const {
       MAX_RECORD_BYTES: _r,
       INPUT_SLACK_BYTES: _s,
+      MAX_XBZRLE_CACHE_BYTES: _m,
       checkedCacheBytes: _c,
       planRam: _p,
       ...typescript

@@ -84,7 +84,8 @@ const LINE_BYTES = 64;
 const BITMAP_WORD_PAGES = 64;
 const MAX_BLOCKS = 1024;
 const MAX_VCPUS = 4096;
-const MAX_CACHE_BYTES: number = 2 ** 30;
+/** Limits the XBZRLE cache of a guest memory. */
+export const MAX_XBZRLE_CACHE_BYTES: number = 2 ** 30;
 const MAX_RAM_ALIGNMENT = 2 * 1024 * 1024;
 const MAX_HOST_PAGE_BYTES = 1024 ** 3;
 /** One wasm page short of 4 GiB, so that every end pointer fits into 32 bits. */
@@ -230,7 +231,7 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
     reservedBytes: checkedOption('reservedBytes', given.reservedBytes, 0, 0, 2 ** 31),
     ioBufferBytes: checkedOption('ioBufferBytes', given.ioBufferBytes, 2 ** 20, 8192, 2 ** 28),
     ioBuffers: checkedOption('ioBuffers', given.ioBuffers, 4, 1, 64),
-    xbzrleCacheBytes: checkedCacheBytes(given.xbzrleCacheBytes, MAX_CACHE_BYTES),
+    xbzrleCacheBytes: checkedCacheBytes(given.xbzrleCacheBytes, MAX_XBZRLE_CACHE_BYTES),
     maxBankBytes: checkedOption(
       'maxBankBytes',
       given.maxBankBytes,

@@ -30,7 +30,7 @@ export function addGuestOptions(command: Command): Command {
     .addOption(
       new Option(
         '--vcpu <workload>',
-        `a vCPU, repeatable: ${WORKLOADS.join('|')}, then [,rate=N] [,hot-pages=X] [,hot-writes=X]; N in pages/s, 0 for no limit, X a share from 0 to 1`,
+        `a vCPU, repeatable: ${WORKLOADS.join('|')}, then [,rate=N] [,hot-pages=X] [,hot-writes=X] [,changes=X]; N in pages/s, 0 for no limit, X a share from 0 to 1`,
       )
         .argParser(collect(parseVcpu))
         .default(DEFAULT_VCPU.map(parseVcpu), DEFAULT_VCPU.join(' ')),
@@ -54,12 +54,13 @@ export function guestArguments(options: GuestOptions): string[] {
 }
 
 function formatVcpu(vcpu: VcpuSpec): string {
-  const { workload, pagesPerSecond, hotPages, hotWrites } = vcpu;
+  const { workload, pagesPerSecond, hotPages, hotWrites, changes } = vcpu;
   const rate = Number.isFinite(pagesPerSecond) ? pagesPerSecond : 0;
   return [
     `${workload},rate=${rate}`,
     ...(hotPages === undefined ? [] : [`hot-pages=${hotPages}`]),
     ...(hotWrites === undefined ? [] : [`hot-writes=${hotWrites}`]),
+    ...(changes === undefined ? [] : [`changes=${changes}`]),
   ].join(',');
 }
 
@@ -115,9 +116,10 @@ function parseVcpu(text: string): VcpuSpec {
       spec.pagesPerSecond = parseNumber(value, 0, 1e9) || Number.POSITIVE_INFINITY;
     else if (key === 'hot-pages') spec.hotPages = parseNumber(value, 0, 1);
     else if (key === 'hot-writes') spec.hotWrites = parseNumber(value, 0, 1);
+    else if (key === 'changes') spec.changes = parseNumber(value, 0, 1);
     else {
       throw new InvalidArgumentError(
-        `A vCPU has no property '${key}': use rate, hot-pages, hot-writes.`,
+        `A vCPU has no property '${key}': use rate, hot-pages, hot-writes, changes.`,
       );
     }
   }

@@ -11,6 +11,8 @@ export interface MigrateOptions {
   readonly maxBandwidth?: number;
   readonly maxPostcopyBandwidth?: number;
   readonly downtimeLimit?: number;
+  readonly xbzrle?: true;
+  readonly xbzrleCacheSize?: number;
   readonly compare: boolean;
   readonly json?: true;
 }
@@ -58,6 +60,16 @@ export function addMigrateOptions(command: Command): Command {
         '--downtime-limit <ms>',
         'how long the guest may stand still at switchover',
       ).argParser((text) => parseNumber(text, 0, 2_000_000)),
+    )
+    .option(
+      '--xbzrle',
+      'from the second round on send only what changed in a page, as far as the cache holds it',
+    )
+    .addOption(
+      new Option(
+        '--xbzrle-cache-size <size>',
+        'pages that XBZRLE keeps at the source, a power of two',
+      ).argParser(parseSize),
     )
     .option(
       '--no-compare',

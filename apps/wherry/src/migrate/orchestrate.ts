@@ -114,14 +114,16 @@ async function prepareSource(source: Peer, options: MigrateOptions): Promise<voi
     events: true,
     'return-path': options.returnPath,
     'postcopy-ram': usesPostcopy(options),
+    xbzrle: options.xbzrle === true,
   });
-  const { maxBandwidth, maxPostcopyBandwidth, downtimeLimit } = options;
+  const { maxBandwidth, maxPostcopyBandwidth, downtimeLimit, xbzrleCacheSize } = options;
   await source.setParameters({
     ...(maxBandwidth === undefined ? {} : { 'max-bandwidth': maxBandwidth }),
     ...(maxPostcopyBandwidth === undefined
       ? {}
       : { 'max-postcopy-bandwidth': maxPostcopyBandwidth }),
     ...(downtimeLimit === undefined ? {} : { 'downtime-limit': downtimeLimit }),
+    ...(xbzrleCacheSize === undefined ? {} : { 'xbzrle-cache-size': xbzrleCacheSize }),
   });
 }
 

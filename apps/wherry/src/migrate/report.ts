@@ -24,6 +24,13 @@ export function formatOutcome(outcome: Outcome, columns: number | undefined): st
       ['rounds', `${ram['dirty-sync-count']}`],
     );
   }
+  const { 'xbzrle-cache': xbzrle } = source;
+  if (xbzrle !== undefined) {
+    rows.push([
+      'XBZRLE',
+      `${formatCount(Number(xbzrle.pages))} pages found in the cache, sent in ${formatBytes(Number(xbzrle.bytes))}; ${formatCount(Number(xbzrle['cache-miss']))} missed, ${formatCount(Number(xbzrle.overflow))} overflowed`,
+    ]);
+  }
   if (destinationGuest !== undefined) {
     const { count, 'p50-ms': p50, 'p99-ms': p99 } = destinationGuest.faults;
     rows.push([
