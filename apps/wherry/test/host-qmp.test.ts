@@ -62,6 +62,7 @@ describe('a host that runs a guest', () => {
     expect(await settings()).toEqual({
       capabilities: [
         { capability: 'xbzrle', state: false },
+        { capability: 'auto-converge', state: false },
         { capability: 'events', state: false },
         { capability: 'return-path', state: false },
         { capability: 'postcopy-ram', state: false },
@@ -71,6 +72,11 @@ describe('a host that runs a guest', () => {
         'max-postcopy-bandwidth': 0,
         'downtime-limit': 300,
         'xbzrle-cache-size': 67_108_864,
+        'throttle-trigger-threshold': 50,
+        'cpu-throttle-initial': 20,
+        'cpu-throttle-increment': 10,
+        'cpu-throttle-tailslow': false,
+        'max-cpu-throttle': 99,
       },
       status: { running: true, status: 'running' },
       migration: {},
@@ -80,11 +86,15 @@ describe('a host that runs a guest', () => {
   test('sets capabilities and parameters, and tells them back', async () => {
     const answers = await sendLines(host.path, [
       ask('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] }),
-      ask('migrate-set-parameters', { 'downtime-limit': 50, 'max-bandwidth': 1 << 20 }),
+      ask('migrate-set-parameters', {
+        ...{ 'downtime-limit': 50, 'max-bandwidth': 1 << 20, 'cpu-throttle-tailslow': true },
+      }),
       ask('query-migrate-capabilities'),
       ask('query-migrate-parameters'),
       ask('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: false }] }),
-      ask('migrate-set-parameters', { 'downtime-limit': 300, 'max-bandwidth': 128 << 20 }),
+      ask('migrate-set-parameters', {
+        ...{ 'downtime-limit': 300, 'max-bandwidth': 128 << 20, 'cpu-throttle-tailslow': false },
+      }),
     ]);
     expect(answers.slice(0, 4)).toEqual([
       { return: {} },
@@ -92,6 +102,7 @@ describe('a host that runs a guest', () => {
       {
         return: [
           { capability: 'xbzrle', state: false },
+          { capability: 'auto-converge', state: false },
           { capability: 'events', state: true },
           { capability: 'return-path', state: false },
           { capability: 'postcopy-ram', state: false },
@@ -103,6 +114,11 @@ describe('a host that runs a guest', () => {
           'max-postcopy-bandwidth': 0,
           'downtime-limit': 50,
           'xbzrle-cache-size': 64 << 20,
+          'throttle-trigger-threshold': 50,
+          'cpu-throttle-initial': 20,
+          'cpu-throttle-increment': 10,
+          'cpu-throttle-tailslow': true,
+          'max-cpu-throttle': 99,
         },
       },
     ]);

@@ -12,7 +12,7 @@ test('both sides of the control block agree', async () => {
       Number(value),
     ]),
   );
-  const { PAGES_PER_SECOND, FILL_SHARE, ...shared } = layout;
+  const { PAGES_PER_SECOND, FILL_SHARE, THROTTLE, ...shared } = layout;
   expect(assembly).toMatchObject(shared);
   expect(assembly).toMatchObject({
     WORKLOAD_SEQUENTIAL: WORKLOADS.indexOf('sequential'),
@@ -26,6 +26,7 @@ test('both sides of the control block agree', async () => {
   expect(PAGES_PER_SECOND).toBeGreaterThanOrEqual(RING_PAGE + 4);
   expect(PAGES_PER_SECOND + 4).toBeLessThanOrEqual(RECORDS);
   expect(FILL_SHARE).toBeGreaterThanOrEqual(RECORDS + RECORD_LIMIT * RECORD_BYTES);
-  expect(FILL_SHARE + 8).toBeLessThanOrEqual(RANGES);
+  expect(THROTTLE).toBeGreaterThanOrEqual(FILL_SHARE + 8);
+  expect(THROTTLE + 4).toBeLessThanOrEqual(RANGES);
   expect(layout.CONTROL_BYTES).toBe(RANGES + layout.RANGE_LIMIT * layout.RANGE_BYTES);
 });

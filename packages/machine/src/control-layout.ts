@@ -27,6 +27,8 @@ export const PAGES_PER_SECOND = 104;
 export const CHANGED_LINES = 108;
 /** f64; for the thread's loop. */
 export const FILL_SHARE = 240;
+/** u32, percent of its time that the vCPU sleeps; for the thread's loop. */
+export const THROTTLE = 248;
 
 export const RECORDS = 112;
 export const RECORD_BYTES = 16;

@@ -186,6 +186,21 @@ export class Machine {
     });
   }
 
+  /**
+   * Makes each vCPU sleep a percentage of its time, from 0 to 99, until told otherwise.
+   *
+   * @throws MachineError `OPTION_INVALID`
+   */
+  setThrottle(percentage: number): void {
+    if (!(Number.isInteger(percentage) && percentage >= 0 && percentage <= 99)) {
+      throw new MachineError('OPTION_INVALID', 'The throttle is out of range', {
+        expected: 'a whole number from 0 to 99',
+        found: String(percentage),
+      });
+    }
+    for (const control of this.#controls) control.throttle = percentage;
+  }
+
   /** Reports what the vCPUs saw so far; waits for nothing. */
   witness(): WitnessReport {
     const sum = (counter: number): number => this.#sum((control) => Number(control.u64(counter)));

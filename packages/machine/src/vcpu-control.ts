@@ -126,6 +126,17 @@ export class VcpuControl {
     this.#view.setFloat64(this.ptr + at.FILL_SHARE, share, true);
   }
 
+  /** Percent of its time that the vCPU sleeps while it runs. */
+  get throttle(): number {
+    return this.u32(at.THROTTLE);
+  }
+
+  /** Also ends the sleep that the thread is in. */
+  set throttle(percentage: number) {
+    this.setU32(at.THROTTLE, percentage);
+    Atomics.notify(this.#words, this.#word(at.COMMAND));
+  }
+
   /** Sets what the vCPU does, from the beginning. */
   setWorkload(options: WorkloadOptions, seed: bigint, rng: bigint): void {
     this.setU32(at.WORKLOAD, options.workload);

@@ -30,6 +30,8 @@ const SLICE_MS = 1;
 const MAX_SLICE_PAGES = 4096;
 const CHUNK_PAGES = 256;
 const KICK_INTERVAL_MS = 10;
+/** How long a throttled vCPU runs before it sleeps. @see CPU_THROTTLE_TIMESLICE_NS in QEMU's migration/cpu-throttle.c */
+const THROTTLED_RUN_MS = 10;
 /** A vCPU that was held up catches up with no more than this much work. */
 const MAX_ARREARS_MS = 50;
 
@@ -82,6 +84,7 @@ function runSlices(control: VcpuControl, core: VcpuCore, now: () => number): voi
   let due = 0;
   let last = now();
   let nextKick = last;
+  let awakeSince = last;
   while (control.command === 'run') {
     if (!control.active) {
       control.waitWhile('run');
@@ -91,6 +94,13 @@ function runSlices(control: VcpuControl, core: VcpuCore, now: () => number): voi
     if (start >= nextKick) {
       core.kick();
       nextKick = start + KICK_INTERVAL_MS;
+    }
+    const { throttle } = control;
+    if (throttle === 0) awakeSince = start;
+    else if (start - awakeSince >= THROTTLED_RUN_MS) {
+      control.waitWhile('run', (THROTTLED_RUN_MS * throttle) / (100 - throttle));
+      awakeSince = last = now(); // its rate is that of its waking hours: nothing is made up for
+      continue;
     }
     let pages = slice;
     if (throttled) {

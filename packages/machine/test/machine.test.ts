@@ -69,6 +69,33 @@ test('a throttled vCPU keeps its rate, and an idle one does nothing', async () =
   ]);
 });
 
+test('a machine that is slowed down writes less, and at full speed once it is let go', async () => {
+  const machine = await createMachine({
+    vcpus: [{ workload: 'sequential', pagesPerSecond: 20_000 }],
+  });
+  const rate = async (): Promise<number> => {
+    const [start, before] = [performance.now(), machine.writes];
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    return ((machine.writes - before) * 1000) / (performance.now() - start);
+  };
+  machine.start();
+  machine.setThrottle(80);
+  expect(await rate()).toBeLessThan(8000);
+  // It sleeps for a second now, out of which it is to be woken.
+  machine.setThrottle(99);
+  expect(await rate()).toBeLessThan(2000);
+  machine.setThrottle(0);
+  expect(await rate()).toBeGreaterThan(10_000);
+  machine.setThrottle(99);
+  const stopping = performance.now();
+  await machine.stop();
+  expect(performance.now() - stopping).toBeLessThan(500);
+  expect(machine.witness().violations).toBe(0);
+  expect(() => machine.setThrottle(100)).toThrow(
+    expect.objectContaining({ code: 'OPTION_INVALID', found: '100' }),
+  );
+});
+
 test('an idle guest is filled too, and its pages belong to nobody', async () => {
   const machine = await createMachine({
     vcpus: [{ workload: 'idle', pagesPerSecond: 1 }],

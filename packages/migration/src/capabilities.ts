@@ -1,7 +1,14 @@
+import type { GuestPort } from './guest-port.ts';
 import { MigrationError } from './migration-error.ts';
 
 /** The capabilities that this implementation honours. Others are refused by name. */
-export const CAPABILITIES = ['xbzrle', 'events', 'return-path', 'postcopy-ram'] as const;
+export const CAPABILITIES = [
+  'xbzrle',
+  'auto-converge',
+  'events',
+  'return-path',
+  'postcopy-ram',
+] as const;
 
 /** Name of a capability. @see MigrationCapability in QEMU's qapi/migration.json */
 export type Capability = (typeof CAPABILITIES)[number];
@@ -34,6 +41,34 @@ export function setCapabilities(
     else next.delete(known);
   }
   return next;
+}
+
+/**
+ * Refuses capabilities that a guest was not made for.
+ *
+ * @throws MigrationError `CAPABILITY_UNSUPPORTED`
+ */
+export function checkGuestSupports(
+  capabilities: Capabilities,
+  { ram, setThrottle }: Pick<GuestPort, 'ram' | 'setThrottle'>,
+): void {
+  const refuse = (capability: Capability, need: string, likely: string): never => {
+    throw new MigrationError(
+      'CAPABILITY_UNSUPPORTED',
+      `Capability '${capability}' needs a guest ${need}`,
+      { likely },
+    );
+  };
+  if (capabilities.has('xbzrle') && ram.plan.options.xbzrleCacheBytes === 0) {
+    refuse(
+      'xbzrle',
+      'memory with room for a cache',
+      'The guest memory was made without xbzrleCacheBytes',
+    );
+  }
+  if (capabilities.has('auto-converge') && setThrottle === undefined) {
+    refuse('auto-converge', 'whose vCPUs can be slowed down', 'The guest has no setThrottle');
+  }
 }
 
 /** Whether a source with these capabilities opens a return path. */

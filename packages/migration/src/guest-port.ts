@@ -31,6 +31,8 @@ export interface GuestPort {
   readonly running: boolean;
   /** Lets the vCPUs run. */
   start(): void;
+  /** Makes each vCPU sleep this percentage of its time, 0 … 99, until told otherwise; `auto-converge` needs it. */
+  setThrottle?(percentage: number): void;
   /** Stops the vCPUs; resolves when none of them writes any more and device state is final. */
   stop(): Promise<void>;
 }

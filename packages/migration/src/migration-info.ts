@@ -69,5 +69,7 @@ export interface MigrationInfo {
   readonly 'expected-downtime'?: number;
   /** Once completed: how long no side ran the guest. */
   readonly downtime?: number;
+  /** How much auto-converge makes each vCPU sleep, where it does. */
+  readonly 'cpu-throttle-percentage'?: number;
   readonly 'error-desc'?: string;
 }

@@ -11,6 +11,16 @@ export interface Parameters {
   readonly 'downtime-limit': number;
   /** Bytes of pages that XBZRLE keeps, a power of two; taken when a migration begins. */
   readonly 'xbzrle-cache-size': number;
+  /** Percent of the bytes sent: auto-converge acts when the guest dirties more, twice. */
+  readonly 'throttle-trigger-threshold': number;
+  /** Percent of its time that a vCPU sleeps at first. */
+  readonly 'cpu-throttle-initial': number;
+  /** Percent by which it sleeps more at a time. */
+  readonly 'cpu-throttle-increment': number;
+  /** Sleep no more than would bring the dirty rate down to the threshold. */
+  readonly 'cpu-throttle-tailslow': boolean;
+  /** Percent of its time that a vCPU sleeps at most. */
+  readonly 'max-cpu-throttle': number;
 }
 
 /** QEMU's defaults. */
@@ -19,45 +29,69 @@ export const DEFAULT_PARAMETERS: Parameters = {
   'max-postcopy-bandwidth': 0,
   'downtime-limit': 300,
   'xbzrle-cache-size': 64 * 1024 * 1024,
+  'throttle-trigger-threshold': 50,
+  'cpu-throttle-initial': 20,
+  'cpu-throttle-increment': 10,
+  'cpu-throttle-tailslow': false,
+  'max-cpu-throttle': 99,
 };
 
 const MAX_DOWNTIME_MS = 2_000_000;
 
 /** What a parameter's value has to be. */
 interface Rule {
-  isMet(value: number): boolean;
+  isMet(value: unknown, all: Parameters): boolean;
   /** As QEMU says it, behind "Parameter ". */
   readonly text: string;
 }
 
-const between = (least: number, most: number, text: string): Rule => ({
-  isMet: (value) => Number.isSafeInteger(value) && value >= least && value <= most,
-  text,
+const isBetween = (value: unknown, least: number, most: number): boolean =>
+  Number.isSafeInteger(value) && Number(value) >= least && Number(value) <= most;
+
+const between = (
+  name: string,
+  least: number,
+  most: number,
+  range = `${least} to ${most}`,
+): Rule => ({
+  isMet: (value) => isBetween(value, least, most),
+  text: `'${name}' expects an integer in the range of ${range}`,
 });
 
 const bandwidth = (name: string): Rule =>
-  between(
-    0,
-    Number.MAX_SAFE_INTEGER,
-    `'${name}' expects an integer in the range of 0 to 2^53 - 1 bytes/second`,
-  );
+  between(name, 0, Number.MAX_SAFE_INTEGER, '0 to 2^53 - 1 bytes/second');
 
+/** In the order in which QEMU looks at them. */
 const RULES: Readonly<Record<keyof Parameters, readonly Rule[]>> = {
-  'max-bandwidth': [bandwidth('max-bandwidth')],
-  'max-postcopy-bandwidth': [bandwidth('max-postcopy-bandwidth')],
-  'downtime-limit': [
-    between(
-      0,
-      MAX_DOWNTIME_MS,
-      "'downtime_limit' expects an integer in the range of 0 to (2000 * 1000) ms",
-    ),
+  'throttle-trigger-threshold': [between('throttle_trigger_threshold', 1, 100)],
+  'cpu-throttle-initial': [between('cpu_throttle_initial', 1, 99)],
+  'cpu-throttle-increment': [between('cpu_throttle_increment', 1, 99)],
+  'cpu-throttle-tailslow': [
+    {
+      isMet: (value) => typeof value === 'boolean',
+      text: "'cpu_throttle_tailslow' expects a boolean",
+    },
   ],
+  'max-bandwidth': [bandwidth('max-bandwidth')],
+  'downtime-limit': [between('downtime_limit', 0, MAX_DOWNTIME_MS, '0 to (2000 * 1000) ms')],
   'xbzrle-cache-size': [
     {
-      isMet: (value) => value >= TARGET_PAGE_BYTES && Number.isInteger(Math.log2(value)),
+      isMet: (value) =>
+        isBetween(value, TARGET_PAGE_BYTES, Number.MAX_SAFE_INTEGER) &&
+        Number.isInteger(Math.log2(Number(value))),
       text: "'xbzrle_cache_size' expects a power of two no less than the target page size",
     },
-    between(0, MAX_XBZRLE_CACHE_BYTES, "'xbzrle_cache_size' is at most 1 GiB on this host"),
+    {
+      isMet: (value) => Number(value) <= MAX_XBZRLE_CACHE_BYTES,
+      text: "'xbzrle_cache_size' is at most 1 GiB on this host",
+    },
+  ],
+  'max-postcopy-bandwidth': [bandwidth('max-postcopy-bandwidth')],
+  'max-cpu-throttle': [
+    {
+      isMet: (value, all) => isBetween(value, all['cpu-throttle-initial'], 99),
+      text: "'max_cpu_throttle' expects an integer in the range of cpu_throttle_initial to 99",
+    },
   ],
 };
 
@@ -72,7 +106,7 @@ export function setParameters(
   current: Parameters,
   changes: Readonly<Record<string, unknown>>,
 ): Parameters {
-  const next: Record<string, number> = { ...current };
+  const next: Record<string, unknown> = { ...current };
   for (const [name, value] of Object.entries(changes)) {
     if (!Object.hasOwn(RULES, name)) {
       throw new MigrationError(
@@ -81,11 +115,14 @@ export function setParameters(
         { expected: Object.keys(RULES).join(', ') },
       );
     }
-    const number = Number(value);
-    for (const { isMet, text } of RULES[name as keyof Parameters]) {
-      if (!isMet(number)) throw new MigrationError('PARAMETER_INVALID', `Parameter ${text}`);
-    }
-    next[name] = number;
+    next[name] = typeof value === 'bigint' ? Number(value) : value;
   }
-  return next as unknown as Parameters;
+  const all = next as unknown as Parameters;
+  for (const [name, rules] of Object.entries(RULES)) {
+    for (const { isMet, text } of rules) {
+      if (!isMet(next[name], all))
+        throw new MigrationError('PARAMETER_INVALID', `Parameter ${text}`);
+    }
+  }
+  return all;
 }

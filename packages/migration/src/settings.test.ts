@@ -15,7 +15,7 @@ describe('setCapabilities', () => {
 
   it('refuses by name what is not honoured, but lets it stay off', () => {
     expect(() => setCapabilities(new Set(), [{ capability: 'multifd', state: true }])).toThrow(
-      "Capability 'multifd' is not supported by this host: expected xbzrle, events, return-path, postcopy-ram",
+      "Capability 'multifd' is not supported by this host: expected xbzrle, auto-converge, events, return-path, postcopy-ram",
     );
     expect(setCapabilities(new Set(), [{ capability: 'multifd', state: false }]).size).toBe(0);
   });
@@ -43,6 +43,24 @@ describe('setParameters', () => {
     [{ 'xbzrle-cache-size': 2048 }, /'xbzrle_cache_size' expects a power of two no less than/],
     [{ 'xbzrle-cache-size': 12288 }, /'xbzrle_cache_size' expects a power of two no less than/],
     [{ 'xbzrle-cache-size': 2 ** 31 }, /'xbzrle_cache_size' is at most 1 GiB/],
+    [
+      { 'throttle-trigger-threshold': 0 },
+      "Parameter 'throttle_trigger_threshold' expects an integer in the range of 1 to 100",
+    ],
+    [
+      { 'cpu-throttle-initial': 100 },
+      "Parameter 'cpu_throttle_initial' expects an integer in the range of 1 to 99",
+    ],
+    [
+      { 'cpu-throttle-increment': 0.5 },
+      "Parameter 'cpu_throttle_increment' expects an integer in the range of 1 to 99",
+    ],
+    [{ 'cpu-throttle-tailslow': 1 }, /'cpu_throttle_tailslow' expects a boolean/],
+    [
+      { 'max-cpu-throttle': 19 },
+      "Parameter 'max_cpu_throttle' expects an integer in the range of cpu_throttle_initial to 99",
+    ],
+    [{ 'max-cpu-throttle': 40, 'cpu-throttle-initial': 50 }, /'max_cpu_throttle' expects/],
     [{ 'multifd-channels': 2 }, /'multifd-channels' is not supported by this host/],
   ])('refuses %o', (changes, message) => {
     expect(() => setParameters(DEFAULT_PARAMETERS, changes)).toThrow(message);

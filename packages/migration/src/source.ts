@@ -2,8 +2,9 @@ import { BytesError, ByteWriter, WherryError } from '@wherry/bytes';
 import { RamSender } from '@wherry/page-engine';
 import { readReturnPathMessage } from '@wherry/stream';
 import { DeviceRegistry } from '@wherry/vmstate';
+import { AutoConverge } from './auto-converge.ts';
 import { checkMigratable } from './blockers.ts';
-import { type Capabilities, usesReturnPath } from './capabilities.ts';
+import { type Capabilities, checkGuestSupports, usesReturnPath } from './capabilities.ts';
 import { InputChannel, OutputChannel, RateLimit } from './channels.ts';
 import type { Clock } from './clock.ts';
 import { GlobalState } from './global-state.ts';
@@ -67,6 +68,7 @@ export class SourceMigration {
   readonly #frames: SourceFrames;
   readonly #statistics: SourceStatistics;
   readonly #rate: RateLimit;
+  readonly #autoConverge: AutoConverge | undefined;
   readonly #globalState = new GlobalState();
   readonly #registry: DeviceRegistry;
   readonly #abort = new AbortController();
@@ -98,6 +100,13 @@ export class SourceMigration {
     this.#registry = new DeviceRegistry([this.#globalState.device, ...guest.devices]);
     this.#frames = new SourceFrames(this.#output.frames, guest.machineType, this.#registry);
     this.#rate = new RateLimit(clock);
+    if (options.capabilities.has('auto-converge') && guest.setThrottle !== undefined) {
+      this.#autoConverge = new AutoConverge({
+        clock,
+        parameters: options.parameters,
+        setThrottle: guest.setThrottle.bind(guest),
+      });
+    }
     const counts = (): SenderCounts => ({
       ...this.#sender.counters,
       owedBytes: this.#sender.owedBytes,
@@ -116,7 +125,11 @@ export class SourceMigration {
     return this.#error;
   }
   get info(): MigrationInfo {
-    return this.#statistics.info(this.#status, this.#error?.message);
+    const throttle = this.#autoConverge?.percentage ?? 0;
+    return {
+      ...this.#statistics.info(this.#status, this.#error?.message),
+      ...(throttle === 0 ? {} : { 'cpu-throttle-percentage': throttle }),
+    };
   }
 
   /** Asks for postcopy: the guest moves at the next opportunity, its pages follow. @throws MigrationError `STATE` */
@@ -181,13 +194,7 @@ export class SourceMigration {
     const { guest, capabilities } = this.#options;
     const postcopy = capabilities.has('postcopy-ram');
     checkMigratable(guest);
-    if (capabilities.has('xbzrle') && this.#sender.xbzrle === undefined) {
-      throw new MigrationError(
-        'CAPABILITY_UNSUPPORTED',
-        "Capability 'xbzrle' needs guest memory with room for a cache",
-        { likely: 'The guest memory was made without xbzrleCacheBytes' },
-      );
-    }
+    checkGuestSupports(capabilities, guest);
     this.#guestWasRunning = guest.running;
     this.#sender.oweAll();
     this.#frames.begin();
@@ -213,7 +220,8 @@ export class SourceMigration {
       const { 'downtime-limit': limitMs } = this.#options.parameters();
       if (
         this.#sender.owedBytes > this.#statistics.bytesWithin(limitMs) &&
-        !this.#sender.roundComplete
+        !this.#sender.roundComplete &&
+        this.#autoConverge?.isSyncDue !== true
       ) {
         continue;
       }
@@ -225,6 +233,7 @@ export class SourceMigration {
 
   #pass(dirtyPages: number): void {
     this.#statistics.synced(dirtyPages);
+    this.#autoConverge?.synced(dirtyPages, this.#output.bytes);
     this.#options.onPass?.(this.#statistics.syncCount);
   }
 
@@ -308,7 +317,11 @@ export class SourceMigration {
     const until = this.#output.bytes + bytes;
     // Postcopy waits for nothing: neither for a rate that precopy keeps nor for the end of its round.
     const isOver = (): boolean =>
-      kind === 'part' && !inPostcopy && (this.#postcopyRequested || this.#sender.roundComplete);
+      kind === 'part' &&
+      !inPostcopy &&
+      (this.#postcopyRequested ||
+        this.#sender.roundComplete ||
+        this.#autoConverge?.isSyncDue === true);
     this.#frames.ramHead(kind);
     do {
       this.#checkAborted();
@@ -393,6 +406,7 @@ export class SourceMigration {
 
   #succeed(): void {
     this.#statistics.guestHandedOver();
+    this.#autoConverge?.stop();
     this.#statistics.ended();
     this.#setStatus('completed');
   }
@@ -432,6 +446,7 @@ export class SourceMigration {
     const guestIsHere =
       this.#commitment === 'none' ||
       (destinationHasFailed && (this.#commitment === 'handing-over' || !this.#packageLoaded));
+    this.#autoConverge?.stop();
     this.#statistics.ended();
     if (guestIsHere) {
       this.#error = cause;

@@ -51,6 +51,8 @@ export class SimulatedGuest implements GuestPort {
   readonly machineType: string;
   readonly ram: GuestRam;
   readonly name: string;
+  /** What it was told to sleep, in percent of its time, oldest first. */
+  readonly throttles: number[] = [];
   readonly violations: string[] = [];
   readonly devices: GuestPort['devices'];
   readonly blockers: readonly string[];
@@ -141,6 +143,10 @@ export class SimulatedGuest implements GuestPort {
     this.#loop = this.#run();
   }
 
+  setThrottle(percentage: number): void {
+    this.throttles.push(percentage);
+  }
+
   async stop(): Promise<void> {
     this.#running = false;
     for (const wake of this.#stops.splice(0)) wake();
@@ -160,7 +166,7 @@ export class SimulatedGuest implements GuestPort {
 
   async #run(): Promise<void> {
     while (this.#running) {
-      await this.#clock.sleep(this.#writeEveryMs);
+      await this.#clock.sleep((this.#writeEveryMs * 100) / (100 - (this.throttles.at(-1) ?? 0)));
       if (!this.#running) return;
       const page = this.#random(this.#generations.length);
       if (!(await this.#touch(page))) return;

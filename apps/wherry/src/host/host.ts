@@ -361,6 +361,7 @@ export class Host {
         return isRunning();
       },
       start: () => this.#startGuest(),
+      setThrottle: (percentage) => machine.setThrottle(percentage),
       stop: async () => {
         this.#runState = 'finish-migrate';
         await machine.stop();

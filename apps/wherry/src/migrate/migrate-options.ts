@@ -11,6 +11,7 @@ export interface MigrateOptions {
   readonly maxBandwidth?: number;
   readonly maxPostcopyBandwidth?: number;
   readonly downtimeLimit?: number;
+  readonly autoConverge?: true;
   readonly xbzrle?: true;
   readonly xbzrleCacheSize?: number;
   readonly compare: boolean;
@@ -60,6 +61,10 @@ export function addMigrateOptions(command: Command): Command {
         '--downtime-limit <ms>',
         'how long the guest may stand still at switchover',
       ).argParser((text) => parseNumber(text, 0, 2_000_000)),
+    )
+    .option(
+      '--auto-converge',
+      'slow the guest down while it dirties memory faster than it can be sent',
     )
     .option(
       '--xbzrle',

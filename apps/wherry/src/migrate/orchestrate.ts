@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { formatUri, parseUri } from '@wherry/transport';
 import { CliError } from '../cli-error.ts';
 import { type Comparison, compareHandover } from './compare.ts';
+import { Convergence } from './convergence.ts';
 import type { MigrateOptions } from './migrate-options.ts';
 import { type GuestReport, isRefusal, type MigrationReport, type Peer } from './peer.ts';
 
@@ -18,6 +19,8 @@ export interface Snapshot {
   readonly destination: MigrationReport;
   /** Undefined for a real QEMU. */
   readonly destinationGuest: GuestReport | undefined;
+  /** Why precopy leads to no end, as far as it looks so. */
+  readonly convergenceProblem: string | undefined;
 }
 
 /** How a migration ended. */
@@ -26,6 +29,8 @@ export interface Outcome {
   readonly source: MigrationReport;
   readonly destination: MigrationReport;
   readonly elapsedMs: number;
+  /** How much auto-converge made the vCPUs sleep at most, in percent. */
+  readonly mostThrottle: number;
   /** What the vCPUs saw, both sides added; undefined for real QEMUs. */
   readonly witness:
     | {
@@ -115,6 +120,7 @@ async function prepareSource(source: Peer, options: MigrateOptions): Promise<voi
     'return-path': options.returnPath,
     'postcopy-ram': usesPostcopy(options),
     xbzrle: options.xbzrle === true,
+    'auto-converge': options.autoConverge === true,
   });
   const { maxBandwidth, maxPostcopyBandwidth, downtimeLimit, xbzrleCacheSize } = options;
   await source.setParameters({
@@ -162,8 +168,7 @@ class Watch {
   #sourceGone: string | undefined;
   #postcopyStarted = false;
   #tooLateToCancel = false;
-  #pass = 0;
-  #remainingAtPass = Number.POSITIVE_INFINITY;
+  readonly #convergence: Convergence;
 
   constructor(
     source: Peer,
@@ -175,6 +180,7 @@ class Watch {
     this.#source = source;
     this.#destination = destination;
     this.#options = options;
+    this.#convergence = new Convergence(options);
     this.#onProgress = onProgress;
     this.#startedAt = startedAt;
   }
@@ -209,25 +215,23 @@ class Watch {
       this.#destinationGone === undefined
         ? await this.#destination.guest().catch(() => undefined)
         : undefined;
+    const elapsedMs = performance.now() - this.#startedAt;
+    this.#convergence.look(elapsedMs, this.#lastSource);
     this.#onProgress({
-      elapsedMs: performance.now() - this.#startedAt,
+      elapsedMs,
       source: this.#lastSource,
       destination: this.#lastDestination,
       destinationGuest,
+      convergenceProblem: this.#convergence.problem,
     });
   }
 
   async #startPostcopyWhenDue(): Promise<void> {
     const { status, ram } = this.#lastSource;
     if (this.#postcopyStarted || status !== 'active' || ram === undefined) return;
-    let isDue = this.#options.postcopy === true && Number(ram.transferred) > 0;
-    if (this.#options.autoPostcopy === true && Number(ram['dirty-sync-count']) > this.#pass) {
-      // A round is over: what remains should be less than after the round before.
-      this.#pass = Number(ram['dirty-sync-count']);
-      const remaining = Number(ram.remaining);
-      isDue = this.#pass > 2 && remaining >= this.#remainingAtPass;
-      this.#remainingAtPass = remaining;
-    }
+    const isDue =
+      (this.#options.postcopy === true && Number(ram.transferred) > 0) ||
+      (this.#options.autoPostcopy === true && this.#convergence.isInVain);
     if (!isDue) return;
     this.#postcopyStarted = true;
     await this.#source.tell('migrate-start-postcopy').catch(() => {}); // ended: see the next look
@@ -242,7 +246,12 @@ class Watch {
       await this.#look();
     }
     const elapsedMs = performance.now() - this.#startedAt;
-    const base = { source: this.#lastSource, destination: this.#lastDestination, elapsedMs };
+    const base = {
+      source: this.#lastSource,
+      destination: this.#lastDestination,
+      elapsedMs,
+      mostThrottle: this.#convergence.mostThrottle,
+    };
     const sourceStatus = this.#lastSource.status;
     const arrived = this.#lastDestination.status === 'completed';
     if (arrived && this.#destinationGone === undefined && sourceStatus !== 'cancelled') {
@@ -257,7 +266,9 @@ class Watch {
         status: 'cancelled',
         ...base,
         ...guest,
-        problem: 'Cancelled: the guest runs on at the source',
+        problem: ['Cancelled: the guest runs on at the source', this.#convergence.problem ?? []]
+          .flat()
+          .join('\n'),
       };
     }
     const isPaused =

@@ -25,6 +25,7 @@ export class Progress {
       this.#live === undefined ? WIDE_COLUMNS : Math.max(20, (this.#stream.columns ?? 80) - 1);
     const isWide = width >= WIDE_COLUMNS;
     const lines = [sourceLine(snapshot, isWide), this.#destinationLine(snapshot, isWide)];
+    if (snapshot.convergenceProblem !== undefined) lines.push(snapshot.convergenceProblem);
     if (this.#live !== undefined) {
       this.#live(
         lines
@@ -87,6 +88,8 @@ function sourceLine({ source }: Snapshot, isWide: boolean): string {
   if (status !== 'postcopy-active') {
     parts.push(`${formatCount(Number(ram['dirty-pages-rate']))} dirty pages/s`);
   }
+  const { 'cpu-throttle-percentage': throttle } = source;
+  if (throttle !== undefined) parts.push(`vCPUs sleep ${throttle} %`);
   return parts.join('  ');
 }
 

@@ -24,6 +24,7 @@ export function formatOutcome(outcome: Outcome, columns: number | undefined): st
       ['rounds', `${ram['dirty-sync-count']}`],
     );
   }
+  if (outcome.mostThrottle > 0) rows.push(['vCPUs slept', `up to ${outcome.mostThrottle} %`]);
   const { 'xbzrle-cache': xbzrle } = source;
   if (xbzrle !== undefined) {
     rows.push([
@@ -81,6 +82,7 @@ export function outcomeAsJson(outcome: Outcome): string {
     'elapsed-ms': Math.round(elapsedMs),
     source,
     destination,
+    ...(outcome.mostThrottle === 0 ? {} : { 'cpu-throttle-percentage': outcome.mostThrottle }),
     ...(witness === undefined ? {} : { witness }),
     ...(destinationGuest === undefined ? {} : { faults: destinationGuest.faults }),
     ...(comparison === undefined ? {} : { comparison }),
