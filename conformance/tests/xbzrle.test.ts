@@ -14,7 +14,7 @@ import { SimulatedHost } from '../simulated-host.ts';
 /** No virtqueues fit into the first block, so the guest drives no device: QEMU finds them as at power-on. */
 const GUEST = [
   ...['--ram', '/rom@etc/table-loader=4K', '--ram', 'pc.ram=16M', '--seed', '9', '--fill', '1'],
-  ...['--vcpu', 'random,rate=20000,changes=0.05'],
+  ...['--vcpu', 'random,rate=10000,changes=0.05'],
 ];
 /** A section's head is its type, id, instance and version, and a byte before its name. */
 const [HEAD_BYTES, FOOTER_BYTES] = [1 + 4 + 1 + 4 + 4, 5];

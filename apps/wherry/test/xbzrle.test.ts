@@ -5,7 +5,7 @@ const lab = new Lab();
 afterEach(() => lab.close());
 
 /** Rewrites a twentieth of each page, of more pages a second than the link takes whole. */
-const GUEST = [...SMALL_GUEST, '--vcpu', 'random,rate=20000,changes=0.05', '--fill', '1'];
+const GUEST = [...SMALL_GUEST, '--vcpu', 'random,rate=10000,changes=0.05', '--fill', '1'];
 const SLOW = ['--max-bandwidth', '24M', '--downtime-limit', '400'];
 
 async function migrate(options: readonly string[]) {
