@@ -83,10 +83,20 @@ export class OutputChannel {
 
   /** Sends what was gathered, then a chunk; resolves when the chunk is on its way. */
   async sendChunk(chunk: Chunk): Promise<void> {
-    await this.flush();
+    try {
+      await this.flush();
+    } catch (error) {
+      chunk.release();
+      throw error;
+    }
     const underWay = this.#write(chunk.bytes).finally(() => chunk.release());
     this.#underWay = underWay;
     underWay.catch(() => {}); // the next flush reports it
+  }
+
+  /** Resolves when no chunk is on its way any more, sent or failed. */
+  settled(): Promise<void> {
+    return this.#underWay.catch(() => {});
   }
 
   #write(bytes: Uint8Array): Promise<void> {

@@ -1,8 +1,7 @@
-import { ByteReader, ByteWriter, collect, type Parser, runParser, skip } from '@wherry/bytes';
+import { ByteReader, collect, type Parser, runParser, skip } from '@wherry/bytes';
 import { RamReceiver } from '@wherry/page-engine';
 import {
   type Command,
-  type ReturnPathMessage,
   readCommand,
   readConfiguration,
   readFooter,
@@ -10,25 +9,24 @@ import {
   readItem,
   readVmdescLength,
   type SectionHead,
-  writeReturnPathMessage,
 } from '@wherry/stream';
 import { DeviceRegistry } from '@wherry/vmstate';
 import type { Capabilities } from './capabilities.ts';
-import { InputChannel } from './channels.ts';
 import type { Clock } from './clock.ts';
+import { DestinationConnection } from './destination-connection.ts';
 import { deviceError } from './device-error.ts';
 import { GlobalState } from './global-state.ts';
 import type { GuestPort } from './guest-port.ts';
 import { IncomingSections } from './incoming-sections.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
+import { PageRequests } from './page-requests.ts';
 import { checkPostcopyAdvice, type PostcopyAdvice } from './postcopy-advice.ts';
+import { checkCanPause, pausedByUser } from './postcopy-pause.ts';
 import { RamLoad } from './ram-load.ts';
 import { type DeviceState, encodeDevice } from './source-frames.ts';
+import { RESUME_ACK_VALUE, recvBitmapBytes } from './source-recovery.ts';
 import type { Transport } from './transport.ts';
-
-/** How long a source may take to close after it was told of a failure. */
-const LAST_WORD_MS = 1000;
 
 /** What {@link DestinationMigration} needs. */
 export interface DestinationOptions {
@@ -51,28 +49,24 @@ type PostcopyState = (typeof POSTCOPY_STATES)[number];
  * The destination's side of one migration. {@link DestinationMigration.run} is the protocol, top to
  * bottom: header and configuration, then sections and commands to the end. The guest starts once the
  * devices are whole: after the end (precopy), or at RUN inside the package (postcopy), the point of
- * no return. Before it a failure leaves the guest to the source; after it the migration is paused.
+ * no return. Before it a failure leaves the guest to the source; after it the migration is paused,
+ * and {@link DestinationMigration.recover} goes on over another connection.
  *
  * @see qemu_loadvm_state in QEMU's migration/savevm.c
  */
 export class DestinationMigration {
   readonly #options: DestinationOptions;
-  readonly #input: InputChannel;
   readonly #receiver: RamReceiver;
   readonly #ramLoad: RamLoad;
   readonly #globalState = new GlobalState();
   readonly #registry: DeviceRegistry;
   readonly #sections: IncomingSections;
-  readonly #faultService = new AbortController();
-  readonly #answers = new ByteWriter(64);
-  #answering: Promise<void> = Promise.resolve();
+  readonly #requests: PageRequests;
+  #connection: DestinationConnection;
   #status: MigrationStatus = 'none';
   #error: Error | undefined;
-  #returnPathOpen = false;
   #advised = false;
   #postcopy: PostcopyState = 'none';
-  #requestBlock: string | undefined;
-  #requests = 0;
   /** State of the devices as it was loaded, for a comparison at hand-over. */
   deviceStates: readonly DeviceState[] = [];
 
@@ -83,7 +77,8 @@ export class DestinationMigration {
     this.#sections = new IncomingSections(this.#registry);
     this.#receiver = new RamReceiver(options.guest.ram);
     this.#ramLoad = new RamLoad(options.guest.ram, this.#receiver);
-    this.#input = new InputChannel(options.transport, 'stream', this.#receiver.input.bytes);
+    this.#requests = new PageRequests(options.guest.faults);
+    this.#connection = this.#connect(options.transport);
   }
 
   get status(): MigrationStatus {
@@ -99,46 +94,88 @@ export class DestinationMigration {
   }
   /** Pages that were received and requests that were sent. */
   get counters(): RamReceiver['counters'] & { readonly requests: number } {
-    return { ...this.#receiver.counters, requests: this.#requests };
+    return { ...this.#receiver.counters, requests: this.#requests.count };
   }
 
   /** Gives up: the connection is dropped, and what is under way fails with `reason`. */
   abort(reason: Error): void {
-    this.#options.transport.destroy(reason);
+    this.#connection.destroy(reason);
   }
 
-  /** Runs the migration to its end; never rejects. The status says how it ended. */
-  async run(): Promise<MigrationStatus> {
-    const { transport } = this.#options;
+  /** Drops the connection of a postcopy: {@link DestinationMigration.recover} goes on. @throws MigrationError `STATE` */
+  pause(): void {
+    checkCanPause(this.#status);
+    this.#connection.destroy(pausedByUser());
+  }
+
+  /** Runs the migration to its end, or to a pause; never rejects. The status says how it ended. */
+  run(): Promise<MigrationStatus> {
     this.#setStatus('setup');
-    try {
+    return this.#drive(async () => {
       await this.#readBeginning();
       this.#setStatus('active');
       await this.#readItems();
-      this.#faultService.abort();
+    });
+  }
+
+  /**
+   * Goes on with a paused postcopy over a new connection, to its end or to the next pause: the source
+   * asks for what is here before it sends the rest.
+   *
+   * @param transport owned by the migration from now on
+   * @throws MigrationError `STATE` when the migration is not paused
+   */
+  async recover(transport: Transport): Promise<MigrationStatus> {
+    if (this.#status !== 'postcopy-paused') {
+      throw new MigrationError('STATE', 'Migrate recover can only be run when postcopy is paused.');
+    }
+    this.#error = undefined;
+    this.#receiver.reset(); // a host page of which a part came comes again
+    this.#connection = this.#connect(transport);
+    this.#connection.returnPathOpen = true;
+    this.#setStatus('postcopy-recover');
+    return this.#drive(() => this.#readItems());
+  }
+
+  #connect(transport: Transport): DestinationConnection {
+    return new DestinationConnection(transport, this.#receiver.input.bytes);
+  }
+
+  /** Reads from the connection, sees how it ends, and lets go of it. */
+  async #drive(read: () => Promise<void>): Promise<MigrationStatus> {
+    const connection = this.#connection;
+    try {
+      await read();
       if (this.#postcopy === 'running') this.#expectAllPages();
       else await this.#finishPrecopy();
       // The guest is whole: it starts even when the source can no longer be told.
-      await this.#answer({ name: 'shut', status: 0 }).catch(() => {});
+      await connection.answer({ name: 'shut', status: 0 }).catch(() => {});
       if (this.#postcopy !== 'running') {
         this.#keepDeviceStates(); // behind SHUT: the source need not wait for it
         this.#startGuest();
       }
       this.#setStatus('completed');
     } catch (error) {
-      this.#faultService.abort();
-      await this.#fail(error as Error);
+      this.#error = error as Error;
+      if (this.#postcopy === 'running') {
+        connection.destroy(this.#error);
+        await this.#requests.stop();
+        this.#setStatus('postcopy-paused');
+        return this.#status;
+      }
+      await connection.tellFailure(this.#options.clock);
+      this.#setStatus('failed');
     }
-    await transport.end().catch(() => {});
-    transport.destroy();
+    await connection.close();
+    await this.#requests.stop();
     return this.#status;
   }
 
   async #readBeginning(): Promise<void> {
     const { machineType } = this.#options.guest;
-    const { reader } = this.#input;
-    await this.#input.parse(readHeader(reader));
-    const configuration = await this.#input.parse(readConfiguration(reader));
+    const { reader } = this.#connection.input;
+    await this.#connection.input.parse(readHeader(reader));
+    const configuration = await this.#connection.input.parse(readConfiguration(reader));
     // QEMU compares the received length only; so does this, to accept what QEMU accepts.
     if (!machineType.startsWith(configuration.machineType)) {
       throw new MigrationError(
@@ -161,7 +198,7 @@ export class DestinationMigration {
 
   /** Reads items until the end of the stream. */
   async #readItems(): Promise<void> {
-    const input = this.#input;
+    const { input } = this.#connection;
     const { reader } = input;
     for (;;) {
       const item = await input.parse(readItem(reader));
@@ -189,10 +226,10 @@ export class DestinationMigration {
     const { capabilities } = this.#options;
     switch (command.name) {
       case 'open-return-path':
-        this.#returnPathOpen = true;
+        this.#connection.returnPathOpen = true;
         return;
       case 'ping':
-        return this.#answer({ name: 'pong', value: command.value });
+        return this.#connection.answer({ name: 'pong', value: command.value });
       case 'postcopy-advise':
         return this.#advise(command.ram, offset);
       case 'postcopy-ram-discard':
@@ -204,7 +241,7 @@ export class DestinationMigration {
         if (!capabilities.has('postcopy-ram'))
           throw this.#unexpected(command, 'postcopy-ram is off here', offset);
         this.#receiver.enterPostcopy();
-        this.#serveFaults();
+        this.#requests.start(this.#connection);
         return;
       case 'postcopy-run':
         this.#enter('running', ['listening'], command, offset);
@@ -214,6 +251,10 @@ export class DestinationMigration {
         return;
       case 'packaged':
         return this.#package(command.lengthBytes, offset);
+      case 'recv-bitmap':
+        return this.#sendBitmap(command, offset);
+      case 'postcopy-resume':
+        return this.#resume(command, offset);
       case 'switchover-start': // news only: the devices follow
         return;
       default:
@@ -256,8 +297,10 @@ export class DestinationMigration {
         },
       );
     }
-    const start = this.#input.reader.offset;
-    const bytes = await this.#input.parse(collect(this.#input.reader, lengthBytes));
+    const start = this.#connection.input.reader.offset;
+    const bytes = await this.#connection.input.parse(
+      collect(this.#connection.input.reader, lengthBytes),
+    );
     const reader = ByteReader.over(bytes, start);
     while (reader.available > 0) {
       const item = runParser(readItem(reader), reader);
@@ -319,32 +362,33 @@ export class DestinationMigration {
     });
   }
 
-  /** Requests the pages that vCPUs wait for, until the migration ends. */
-  #serveFaults(): void {
-    const { faults } = this.#options.guest;
-    const { signal } = this.#faultService;
-    const serve = async (): Promise<void> => {
-      while (!signal.aborted) {
-        for (const { block, offsetBytes, lengthBytes } of faults.take()) {
-          const named = block.name !== this.#requestBlock;
-          this.#requestBlock = block.name;
-          this.#requests += 1;
-          await this.#answer({
-            name: 'req-pages',
-            start: offsetBytes,
-            length: lengthBytes,
-            ...(named ? { block: block.name } : {}),
-          });
-        }
-        await faults.wait(signal);
-      }
-    };
-    // A lost connection ends the loop here and the reading side with its cause.
-    serve().catch((error: Error) => this.#options.transport.destroy(error));
+  /** Tells the source which pages of a block are here. */
+  #sendBitmap(command: Command & { name: 'recv-bitmap' }, offset: number): Promise<void> {
+    this.#expectRecovery(command, offset);
+    const block = this.#options.guest.ram.block(command.block);
+    if (block === undefined) {
+      throw this.#unexpected(command, `block '${command.block}' not found`, offset);
+    }
+    const bitmap = new Uint8Array(recvBitmapBytes(block.pageCount));
+    bitmap.set(block.receivedBitmap());
+    return this.#connection.answer({ name: 'recv-bitmap', block: block.name, bitmap });
+  }
+
+  /** The source knows what is missing: it may be asked for pages again. */
+  async #resume(command: Command, offset: number): Promise<void> {
+    this.#expectRecovery(command, offset);
+    this.#setStatus('postcopy-active');
+    await this.#connection.answer({ name: 'resume-ack', value: RESUME_ACK_VALUE });
+    this.#requests.start(this.#connection);
+  }
+
+  #expectRecovery(command: Command, offset: number): void {
+    if (this.#status === 'postcopy-recover') return;
+    throw this.#unexpected(command, `${command.name} outside of a recovery`, offset);
   }
 
   async #finishPrecopy(): Promise<void> {
-    const { reader } = this.#input;
+    const { reader } = this.#connection.input;
     // Discarded pages are stale: only RUN, and the pages behind it, make the guest whole again.
     if (this.#postcopy === 'discard' || this.#postcopy === 'listening') {
       throw new MigrationError('COMMAND_UNEXPECTED', 'The stream ends in the middle of postcopy', {
@@ -355,8 +399,8 @@ export class DestinationMigration {
       });
     }
     // Without a return path the source may close right behind EOF; with one it waits for SHUT.
-    const length = await this.#input.parse(readVmdescLength(reader));
-    if (length !== undefined) await this.#input.parse(skip(reader, length));
+    const length = await this.#connection.input.parse(readVmdescLength(reader));
+    if (length !== undefined) await this.#connection.input.parse(skip(reader, length));
   }
 
   /** Encodes the devices anew, for a comparison; nothing that goes wrong with it may keep the guest from running. */
@@ -389,67 +433,6 @@ export class DestinationMigration {
     // In precopy whatever did not come is zero; in postcopy missing pages are waited for.
     if (this.#postcopy !== 'running') guest.ram.setAllReceived(true);
     if (autostart && this.#globalState.runState === 'running') guest.start();
-  }
-
-  /** Sends one message back, after those before it. */
-  #answer(message: ReturnPathMessage): Promise<void> {
-    if (!this.#returnPathOpen) {
-      if (message.name === 'shut') return Promise.resolve();
-      throw new MigrationError(
-        'COMMAND_UNEXPECTED',
-        `${message.name} is due, but no return path is open`,
-        {
-          likely: 'The source pinged without OPEN_RETURN_PATH: it breaks the protocol',
-        },
-      );
-    }
-    this.#answering = this.#answering.then(() => this.#write(message));
-    return this.#answering;
-  }
-
-  async #write(message: ReturnPathMessage): Promise<void> {
-    writeReturnPathMessage(this.#answers, message);
-    try {
-      await this.#options.transport.write(this.#answers.finish());
-    } catch (cause) {
-      throw new MigrationError('CONNECTION_LOST', `The connection broke under ${message.name}`, {
-        found: cause instanceof Error ? cause.message : String(cause),
-        offset: this.#input.reader.offset,
-        path: ['return path'],
-        likely: 'The other side died, or the network between the two failed',
-        cause,
-      });
-    }
-  }
-
-  async #fail(error: Error): Promise<void> {
-    this.#error = error;
-    if (this.#postcopy === 'running') {
-      this.#setStatus('postcopy-paused');
-      return;
-    }
-    if (this.#returnPathOpen) await this.#tellFailure();
-    this.#setStatus('failed');
-  }
-
-  /**
-   * Says SHUT 1 and reads on until the source has closed: a connection that is closed over unread data
-   * is reset, and the source might lose the word that its guest may run.
-   */
-  async #tellFailure(): Promise<void> {
-    const { transport, clock } = this.#options;
-    const closed = new AbortController();
-    const patience = clock.sleep(LAST_WORD_MS, closed.signal).then(() => transport.destroy());
-    patience.catch(() => {}); // it was not needed
-    try {
-      await this.#answer({ name: 'shut', status: 1 });
-      await transport.end();
-      while ((await transport.read(this.#receiver.input.bytes)) > 0);
-    } catch {
-      // The source is gone: that tells it as well.
-    } finally {
-      closed.abort(new Error('closed'));
-    }
   }
 
   #setStatus(status: MigrationStatus): void {

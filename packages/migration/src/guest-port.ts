@@ -15,6 +15,8 @@ export interface FaultSource {
   wait(signal: AbortSignal): Promise<void>;
   /** Gives each newly touched host page once. */
   take(): readonly PageFault[];
+  /** Has {@link FaultSource.take} give again what is still missing: the requests for it were lost. */
+  repeat(): void;
 }
 
 /** The guest as a migration sees it. */

@@ -17,6 +17,7 @@ export type {
   XbzrleCacheStatistics,
 } from './migration-info.ts';
 export { DEFAULT_PARAMETERS, type Parameters, setParameters } from './parameters.ts';
+export { checkCanPause } from './postcopy-pause.ts';
 export { SourceMigration, type SourceOptions } from './source.ts';
 export type { DeviceState } from './source-frames.ts';
 export type { Transport } from './transport.ts';

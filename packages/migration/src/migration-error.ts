@@ -20,6 +20,8 @@ export type MigrationErrorCode =
   | 'PAGE_SIZE_MISMATCH'
   | 'PAGE_REQUEST_INVALID'
   | 'PAGES_MISSING'
+  | 'PAUSED'
+  | 'RECOVERY_INVALID'
   | 'RAM_RECORD_INVALID'
   | 'STATE';
 

@@ -1,5 +1,5 @@
 import { ByteWriter } from '@wherry/bytes';
-import { type GuestRam, TARGET_PAGE_BYTES } from '@wherry/page-engine';
+import { type GuestRam, type RamDiscard, TARGET_PAGE_BYTES } from '@wherry/page-engine';
 import {
   type Command,
   RAM_SECTION,
@@ -99,6 +99,25 @@ export class SourceFrames {
   ramEnd(): void {
     writeRamWord(this.#writer, 0, RamFlag.eos);
     writeFooter(this.#writer, RAM_SECTION_ID);
+  }
+
+  /** What the destination has to forget before it runs the guest. */
+  discards(discards: Iterable<RamDiscard>, ram: GuestRam): void {
+    let sent = 0;
+    for (const { block, ranges } of discards) {
+      sent += 1;
+      this.command({
+        name: 'postcopy-ram-discard',
+        block: block.name,
+        ranges: ranges.map(([start, length]) => ({ start, length })),
+      });
+    }
+    // QEMU as destination refuses to run without any discard.
+    const [block] = ram.blocks;
+    if (sent === 0 && block !== undefined) {
+      const ranges = [{ start: 0, length: 0 }];
+      this.command({ name: 'postcopy-ram-discard', block: block.name, ranges });
+    }
   }
 
   /**

@@ -119,6 +119,14 @@ export class SourceStatistics {
     this.#enterPhase('postcopy');
   }
 
+  /** A new connection: the time without one is no part of the bandwidth. */
+  resumed(): void {
+    const { streamBytes, normalPages, zeroPages } = this.#counts();
+    this.#windowStartedAt = this.#clock.now();
+    this.#windowBytes = streamBytes;
+    this.#windowPages = normalPages + zeroPages;
+  }
+
   /** Stops the clock; the bandwidth becomes that of the whole transfer. @see migration_calculate_complete in QEMU's migration/migration.c */
   ended(): void {
     this.#endedAt = this.#clock.now();

@@ -1,11 +1,11 @@
-import { BytesError, ByteWriter, WherryError } from '@wherry/bytes';
+import { BytesError, ByteWriter } from '@wherry/bytes';
 import { RamSender } from '@wherry/page-engine';
-import { readReturnPathMessage } from '@wherry/stream';
+import { type ReturnPathMessage, readReturnPathMessage } from '@wherry/stream';
 import { DeviceRegistry } from '@wherry/vmstate';
 import { AutoConverge } from './auto-converge.ts';
 import { checkMigratable } from './blockers.ts';
 import { type Capabilities, checkGuestSupports, usesReturnPath } from './capabilities.ts';
-import { InputChannel, OutputChannel, RateLimit } from './channels.ts';
+import { RateLimit } from './channels.ts';
 import type { Clock } from './clock.ts';
 import { GlobalState } from './global-state.ts';
 import type { GuestPort } from './guest-port.ts';
@@ -13,7 +13,17 @@ import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
 import type { Parameters } from './parameters.ts';
 import { postcopyAdvice } from './postcopy-advice.ts';
+import { checkCanPause, pausedByUser } from './postcopy-pause.ts';
+import {
+  destinationClosed,
+  destinationFailed,
+  outcomeUnknown,
+  requestedInVain,
+  SourceConnection,
+  unexpected,
+} from './source-connection.ts';
 import { type DeviceState, SourceFrames } from './source-frames.ts';
+import { recvBitmapBytes, SourceRecovery } from './source-recovery.ts';
 import { type SenderCounts, SourceStatistics } from './source-statistics.ts';
 import type { Transport } from './transport.ts';
 
@@ -21,8 +31,6 @@ import type { Transport } from './transport.ts';
 const PART_BYTES = 8 * 1024 * 1024;
 /** In postcopy: how much background data may stand before an answer to a request. */
 const POSTCOPY_CHUNK_BYTES = 256 * 1024;
-/** How long to wait for the destination's last word once the connection breaks. */
-const LAST_WORD_MS = 1000;
 
 /** What {@link SourceMigration} needs. */
 export interface SourceOptions {
@@ -58,20 +66,24 @@ type Commitment =
  * | complete | everything was sent | before its last write: the guest goes on here; after it: only if the destination said that it failed |
  * | or postcopy | the destination runs the guest and has all pages | paused, the guest is there |
  *
+ * A paused migration keeps the guest's pages; {@link SourceMigration.resume} goes on over another
+ * connection, any number of times.
+ *
  * @see migration_thread in QEMU's migration/migration.c
  */
 export class SourceMigration {
   readonly #options: SourceOptions;
   readonly #sender: RamSender;
-  readonly #output: OutputChannel;
-  readonly #input: InputChannel;
-  readonly #frames: SourceFrames;
   readonly #statistics: SourceStatistics;
   readonly #rate: RateLimit;
   readonly #autoConverge: AutoConverge | undefined;
   readonly #globalState = new GlobalState();
   readonly #registry: DeviceRegistry;
-  readonly #abort = new AbortController();
+  #connection: SourceConnection;
+  #frames: SourceFrames;
+  /** Bytes over connections that are lost. */
+  #bytesBefore = 0;
+  #recovery: SourceRecovery | undefined;
   #status: MigrationStatus = 'none';
   #error: Error | undefined;
   #commitment: Commitment = 'none';
@@ -79,7 +91,6 @@ export class SourceMigration {
   #guestStopped = false;
   #cancelled = false;
   #postcopyRequested = false;
-  #shut: number | undefined;
   #packageLoaded = false;
   #requestBlock: string | undefined;
   /** State of the devices as it was sent, for a comparison at hand-over. */
@@ -95,10 +106,10 @@ export class SourceMigration {
         ? Math.min(cacheBytes, guest.ram.plan.options.xbzrleCacheBytes)
         : 0,
     });
-    this.#output = new OutputChannel(transport);
-    this.#input = new InputChannel(transport, 'return path');
+    this.#connection = new SourceConnection(transport);
     this.#registry = new DeviceRegistry([this.#globalState.device, ...guest.devices]);
-    this.#frames = new SourceFrames(this.#output.frames, guest.machineType, this.#registry);
+    const { output } = this.#connection;
+    this.#frames = new SourceFrames(output.frames, guest.machineType, this.#registry);
     this.#rate = new RateLimit(clock);
     if (options.capabilities.has('auto-converge') && guest.setThrottle !== undefined) {
       this.#autoConverge = new AutoConverge({
@@ -111,10 +122,14 @@ export class SourceMigration {
       ...this.#sender.counters,
       owedBytes: this.#sender.owedBytes,
       totalBytes: guest.ram.totalBytes,
-      streamBytes: this.#output.bytes,
+      streamBytes: this.#streamBytes,
       xbzrle: this.#sender.xbzrle,
     });
     this.#statistics = new SourceStatistics(clock, counts, cacheBytes);
+  }
+
+  get #streamBytes(): number {
+    return this.#bytesBefore + this.#connection.output.bytes;
   }
 
   get status(): MigrationStatus {
@@ -159,34 +174,83 @@ export class SourceMigration {
     if (!['none', 'setup', 'active', 'device'].includes(this.#status)) return;
     this.#cancelled = true;
     this.#setStatus('cancelling');
-    this.#stopWith(new MigrationError('CANCELLED', 'The migration was cancelled'));
+    this.#connection.stopWith(new MigrationError('CANCELLED', 'The migration was cancelled'));
+  }
+
+  /** Drops the connection of a postcopy: {@link SourceMigration.resume} goes on. @throws MigrationError `STATE` */
+  pause(): void {
+    checkCanPause(this.#status);
+    this.#connection.stopWith(pausedByUser());
   }
 
   /**
-   * Runs the migration to its end; never rejects. The status says how it ended.
+   * Runs the migration to its end, or to a pause; never rejects. The status says how it ended.
    */
-  async run(): Promise<MigrationStatus> {
-    const { capabilities, transport } = this.#options;
+  run(): Promise<MigrationStatus> {
     this.#setStatus('setup');
-    const returnPath = usesReturnPath(capabilities) ? this.#readReturnPath() : undefined;
-    try {
+    return this.#drive(async () => {
       await this.#setUp();
       const postcopy = await this.#precopy();
       await this.#stopGuest();
       if (postcopy) await this.#postcopy();
       else await this.#complete();
-      await transport.end();
+    });
+  }
+
+  /**
+   * Goes on with a paused postcopy over a new connection, to its end or to the next pause.
+   *
+   * @param connecting the connection, owned by the migration; a rejection leaves the migration paused
+   * @throws MigrationError `STATE` when the migration is not paused
+   */
+  async resume(connecting: Promise<Transport>): Promise<MigrationStatus> {
+    if (this.#status !== 'postcopy-paused') {
+      throw new MigrationError('STATE', 'Cannot resume if there is no paused migration');
+    }
+    const { guest } = this.#options;
+    this.#error = undefined;
+    this.#setStatus('postcopy-recover-setup');
+    try {
+      const transport = await connecting;
+      this.#bytesBefore = this.#streamBytes;
+      this.#connection = new SourceConnection(transport);
+    } catch (error) {
+      this.#error = error as Error;
+      this.#setStatus('postcopy-paused');
+      return this.#status;
+    }
+    const { frames } = this.#connection.output;
+    this.#frames = new SourceFrames(frames, guest.machineType, this.#registry);
+    const recovery = new SourceRecovery(guest.ram, this.#sender);
+    this.#recovery = recovery;
+    this.#packageLoaded = true; // whoever waits for a recovery runs the guest
+    this.#setStatus('postcopy-recover');
+    return this.#drive(async () => {
+      await recovery.run(this.#connection, this.#frames);
+      this.#statistics.resumed();
+      await this.#sendOwed();
+    });
+  }
+
+  /** Sends over the connection, sees how it ends, and lets go of it. */
+  async #drive(send: () => Promise<void>): Promise<MigrationStatus> {
+    const connection = this.#connection;
+    const usesPath = usesReturnPath(this.#options.capabilities);
+    const returnPath = usesPath ? this.#readReturnPath() : undefined;
+    try {
+      await send();
+      await connection.end();
       await returnPath;
-      if (returnPath !== undefined && this.#shut !== 0) this.#checkAborted();
+      if (returnPath !== undefined && connection.shut !== 0) connection.checkAborted();
       this.#succeed();
     } catch (error) {
-      if (error instanceof MigrationError) this.#stopWith(error); // its own: nobody knows it better
-      await this.#awaitLastWord(returnPath);
+      if (error instanceof MigrationError) connection.stopWith(error); // its own: nobody knows it better
+      if (returnPath !== undefined) await connection.awaitLastWord(returnPath, this.#options.clock);
       // A destination that is done may close before this side has seen its last write through.
-      if (this.#shut === 0 && this.#commitment !== 'none') this.#succeed();
+      if (connection.shut === 0 && this.#commitment !== 'none') this.#succeed();
       else await this.#fail(error as Error, returnPath);
     }
-    transport.destroy();
+    await connection.close();
     return this.#status;
   }
 
@@ -207,7 +271,7 @@ export class SourceMigration {
     }
     this.#frames.setUp(guest.ram, postcopy);
     this.#pass(0);
-    await this.#output.flush();
+    await this.#connection.output.flush();
     this.#statistics.setupDone();
     this.#setStatus('active');
   }
@@ -233,7 +297,7 @@ export class SourceMigration {
 
   #pass(dirtyPages: number): void {
     this.#statistics.synced(dirtyPages);
-    this.#autoConverge?.synced(dirtyPages, this.#output.bytes);
+    this.#autoConverge?.synced(dirtyPages, this.#connection.output.bytes);
     this.#options.onPass?.(this.#statistics.syncCount);
   }
 
@@ -244,7 +308,7 @@ export class SourceMigration {
     this.#statistics.guestStopped();
     this.#guestStopped = true;
     if (guest.running) await guest.stop();
-    this.#checkAborted();
+    this.#connection.checkAborted();
     this.#pass(this.#sender.syncDirty());
   }
 
@@ -254,45 +318,32 @@ export class SourceMigration {
     this.#frames.devices();
     this.deviceStates = this.#frames.states;
     this.#frames.end(true);
-    this.#checkAborted();
+    this.#connection.checkAborted();
     this.#commitment = 'handing-over';
-    await this.#output.flush();
+    await this.#connection.output.flush();
   }
 
   /** Hands the guest over, then sends its pages: those that it waits for first. */
   async #postcopy(): Promise<void> {
-    this.#sendDiscards();
+    this.#frames.discards(this.#sender.discards(), this.#options.guest.ram);
     this.#frames.command({ name: 'ping', value: 2 });
     this.#sendPackage();
     this.#frames.command({ name: 'ping', value: 4 });
-    this.#checkAborted();
+    this.#connection.checkAborted();
     this.#commitment = 'postcopy';
-    await this.#output.flush();
+    await this.#connection.output.flush();
     this.#sender.enterPostcopy();
     this.#statistics.postcopyStarted();
     this.#setStatus('postcopy-active');
+    await this.#sendOwed();
+  }
+
+  /** Sends what is owed in postcopy, and the end of the stream. */
+  async #sendOwed(): Promise<void> {
     while (this.#sender.owedPages() > 0) await this.#sendPart('part', POSTCOPY_CHUNK_BYTES);
     await this.#sendPart('end', Number.POSITIVE_INFINITY);
     this.#frames.end(false);
-    await this.#output.flush();
-  }
-
-  #sendDiscards(): void {
-    let sent = 0;
-    for (const { block, ranges } of this.#sender.discards()) {
-      sent += 1;
-      this.#frames.command({
-        name: 'postcopy-ram-discard',
-        block: block.name,
-        ranges: ranges.map(([start, length]) => ({ start, length })),
-      });
-    }
-    // QEMU as destination refuses to run without any discard.
-    const [block] = this.#options.guest.ram.blocks;
-    if (sent === 0 && block !== undefined) {
-      const ranges = [{ start: 0, length: 0 }];
-      this.#frames.command({ name: 'postcopy-ram-discard', block: block.name, ranges });
-    }
+    await this.#connection.output.flush();
   }
 
   #sendPackage(): void {
@@ -304,7 +355,7 @@ export class SourceMigration {
     frames.command({ name: 'ping', value: 3 });
     frames.command({ name: 'postcopy-run' });
     this.#frames.command({ name: 'packaged', lengthBytes: content.length });
-    this.#output.frames.raw(content.bytes);
+    this.#connection.output.frames.raw(content.bytes);
   }
 
   /**
@@ -314,7 +365,7 @@ export class SourceMigration {
   async #sendPart(kind: 'part' | 'end', bytes: number): Promise<void> {
     const { parameters, clock } = this.#options;
     const inPostcopy = this.#commitment === 'postcopy';
-    const until = this.#output.bytes + bytes;
+    const until = this.#connection.output.bytes + bytes;
     // Postcopy waits for nothing: neither for a rate that precopy keeps nor for the end of its round.
     const isOver = (): boolean =>
       kind === 'part' &&
@@ -324,79 +375,80 @@ export class SourceMigration {
         this.#autoConverge?.isSyncDue === true);
     this.#frames.ramHead(kind);
     do {
-      this.#checkAborted();
+      this.#connection.checkAborted();
       const rate =
         kind === 'end' ? 0 : parameters()[inPostcopy ? 'max-postcopy-bandwidth' : 'max-bandwidth'];
       const largest = inPostcopy ? POSTCOPY_CHUNK_BYTES : PART_BYTES;
       // A request ends the wait, and is served; the background goes on waiting behind it.
-      if (rate !== 0 && !this.#sender.hasRequests) await this.#rate.wait(this.#abort.signal);
+      if (rate !== 0 && !this.#sender.hasRequests) await this.#rate.wait(this.#connection.signal);
       const chunk = this.#sender.next(Math.min(largest, this.#rate.burst(rate)));
       if (chunk === undefined) break;
       const { length } = chunk.bytes;
-      await this.#output.sendChunk(chunk);
+      await this.#connection.output.sendChunk(chunk);
       this.#statistics.measure();
       await clock.yield(); // writes that succeed at once would keep requests and QMP waiting
       if (!chunk.requested) this.#rate.spend(length, rate);
-    } while ((this.#output.bytes < until || this.#sender.insideHostPage) && !isOver());
+    } while ((this.#connection.output.bytes < until || this.#sender.insideHostPage) && !isOver());
     this.#frames.ramEnd();
-    await this.#output.flush();
+    await this.#connection.output.flush();
   }
 
   /** Reads the destination's messages until it is done. */
   async #readReturnPath(): Promise<void> {
+    const connection = this.#connection;
+    const { blocks } = this.#options.guest.ram;
+    const limits = {
+      maxBitmapBytes: recvBitmapBytes(Math.max(...blocks.map(({ pageCount }) => pageCount))),
+    };
+    const { input } = connection;
     try {
-      while (this.#shut === undefined) {
-        const message = await this.#input.parse(readReturnPathMessage(this.#input.reader));
-        switch (message.name) {
-          case 'shut':
-            this.#shut = message.status;
-            break;
-          case 'pong':
-            if (message.value === 3) this.#packageLoaded = true;
-            break;
-          case 'req-pages':
-            this.#requestPages(message.block, message.start, message.length);
-            break;
-          default: // recovery and switchover-ack were not agreed on
-            throw new MigrationError(
-              'STATE',
-              `The destination sent an unexpected ${message.name}`,
-              {
-                path: ['return path'],
-              },
-            );
-        }
+      while (connection.shut === undefined) {
+        this.#handle(await input.parse(readReturnPathMessage(input.reader, limits)));
       }
-      if (this.#shut !== 0) this.#stopWith(this.#destinationFailed());
+      if (connection.shut !== 0) connection.stopWith(destinationFailed(connection.shut));
     } catch (error) {
       const atEnd = error instanceof BytesError && error.code === 'UNEXPECTED_END';
       const isBroken = error instanceof MigrationError && error.code === 'CONNECTION_LOST';
-      this.#stopWith(atEnd || isBroken ? this.#destinationClosed(error) : (error as Error));
+      connection.stopWith(atEnd || isBroken ? destinationClosed(error) : (error as Error));
     }
   }
 
-  #destinationClosed(cause: BytesError | MigrationError): MigrationError {
-    const broken = cause.cause instanceof WherryError ? cause.cause.what : cause.found;
-    return new MigrationError('CONNECTION_LOST', 'The destination closed the connection', {
-      ...(cause instanceof MigrationError && broken !== undefined ? { found: broken } : {}),
-      path: ['return path'],
-      likely:
-        'It refused the stream or died: its own error message (query-migrate there, or its log) says why',
-      cause,
-    });
+  #handle(message: ReturnPathMessage): void {
+    const isRecovering = this.#status === 'postcopy-recover';
+    switch (message.name) {
+      case 'shut':
+        // Before its ACK a destination still lacks pages: nothing has been sent of them.
+        if (isRecovering && message.status === 0) throw unexpected(message);
+        this.#connection.shut = message.status;
+        return;
+      case 'pong':
+        if (message.value === 3) this.#packageLoaded = true;
+        return;
+      case 'req-pages':
+        this.#requestPages(message.block, message.start, message.length);
+        return;
+      case 'recv-bitmap':
+        if (!isRecovering) throw unexpected(message);
+        this.#recovery?.takeBitmap(message.block, message.bitmap);
+        return;
+      case 'resume-ack':
+        if (!isRecovering) throw unexpected(message);
+        this.#recovery?.takeAck(message.value);
+        this.#setStatus('postcopy-active'); // before the requests that follow
+        return;
+      default: // switchover-ack was not agreed on
+        throw unexpected(message);
+    }
   }
 
   #requestPages(name: string | undefined, start: number, length: number): void {
     const block = this.#options.guest.ram.block(name ?? this.#requestBlock ?? '');
     if (block === undefined || this.#commitment !== 'postcopy') {
-      throw new MigrationError('PAGE_REQUEST_INVALID', 'The destination requested pages in vain', {
-        expected:
-          this.#commitment === 'postcopy'
-            ? 'a RAM block of this guest'
-            : 'no request before postcopy',
-        found: `${length} bytes at ${start} of ${name ?? this.#requestBlock ?? 'no block'}`,
-        path: ['return path', 'REQ_PAGES'],
-      });
+      const from = name ?? this.#requestBlock ?? 'no block';
+      throw requestedInVain(
+        `${length} bytes at ${start} of ${from}`,
+        this.#commitment === 'postcopy',
+      );
     }
     this.#requestBlock = block.name;
     this.#statistics.requests += 1;
@@ -411,61 +463,29 @@ export class SourceMigration {
     this.#setStatus('completed');
   }
 
-  #destinationFailed(): MigrationError {
-    return new MigrationError('DESTINATION_FAILED', 'The destination could not load the guest', {
-      found: `status ${this.#shut} on the return path`,
-      likely: 'Its own error message (query-migrate there, or its log) says why',
-    });
-  }
-
-  /** Makes everything under way end with `reason`. */
-  #stopWith(reason: Error): void {
-    if (!this.#abort.signal.aborted) this.#abort.abort(reason);
-    this.#options.transport.destroy(reason);
-  }
-
-  #checkAborted(): void {
-    this.#abort.signal.throwIfAborted();
-  }
-
-  /** A destination says how it ended before it closes: a better cause than a broken pipe. */
-  async #awaitLastWord(returnPath: Promise<void> | undefined): Promise<void> {
-    if (returnPath === undefined || this.#abort.signal.aborted) return;
-    const given = new AbortController();
-    const waited = this.#options.clock.sleep(LAST_WORD_MS, given.signal).catch(() => {});
-    await Promise.race([returnPath, waited]);
-    given.abort();
-  }
-
   async #fail(thrown: Error, returnPath: Promise<void> | undefined): Promise<void> {
-    const { guest, transport } = this.#options;
-    transport.destroy(thrown);
+    const { guest } = this.#options;
+    await this.#connection.close(thrown);
     await returnPath;
-    const cause: Error = this.#abort.signal.reason ?? thrown;
-    const destinationHasFailed = this.#shut !== undefined && this.#shut !== 0;
+    const { shut, signal } = this.#connection;
+    const cause: Error = signal.reason ?? thrown;
+    const destinationHasFailed = shut !== undefined && shut !== 0;
     const guestIsHere =
       this.#commitment === 'none' ||
       (destinationHasFailed && (this.#commitment === 'handing-over' || !this.#packageLoaded));
     this.#autoConverge?.stop();
+    if (this.#commitment === 'postcopy' && !guestIsHere) {
+      this.#error = cause;
+      this.#setStatus('postcopy-paused');
+      return;
+    }
     this.#statistics.ended();
     if (guestIsHere) {
       this.#error = cause;
       if (this.#guestStopped && this.#guestWasRunning) guest.start();
       this.#setStatus(this.#cancelled ? 'cancelled' : 'failed');
-    } else if (this.#commitment === 'postcopy') {
-      this.#error = cause;
-      this.#setStatus('postcopy-paused');
     } else {
-      this.#error = new MigrationError(
-        'OUTCOME_UNKNOWN',
-        'The connection broke after the whole guest was sent: the destination may run it',
-        {
-          found: cause.message,
-          likely:
-            'The guest is kept paused here: look at the destination, and `cont` here only if it does not run there',
-          cause,
-        },
-      );
+      this.#error = outcomeUnknown(cause);
       this.#setStatus('failed');
     }
   }

@@ -9,11 +9,10 @@ import { VirtualClock } from './virtual-clock.ts';
 
 const MACHINE = 'pc-q35-5.2';
 
-/** Feeds a destination what a source's frames and commands make, to the end of the connection. */
-async function receive(write: (frames: SourceFrames, ram: GuestRam) => void) {
-  const ram = await GuestRam.create([{ name: 'pc.ram', lengthBytes: 65536, hostPageBytes: 4096 }]);
+/** A connection that gives what a source's frames and commands make, then its end. */
+function sending(write: (frames: SourceFrames) => void) {
   const writer = new ByteWriter();
-  write(new SourceFrames(writer, MACHINE, new DeviceRegistry()), ram);
+  write(new SourceFrames(writer, MACHINE, new DeviceRegistry()));
   let rest: Uint8Array = writer.finish();
   const answers = new ByteWriter();
   const transport: Transport = {
@@ -27,12 +26,23 @@ async function receive(write: (frames: SourceFrames, ram: GuestRam) => void) {
     end: async () => {},
     destroy() {},
   };
+  return { transport, answers: () => ByteReader.over(answers.finish()) };
+}
+
+/** Feeds a destination to the end of the connection. */
+async function receive(write: (frames: SourceFrames, ram: GuestRam) => void) {
+  const ram = await GuestRam.create([{ name: 'pc.ram', lengthBytes: 65536, hostPageBytes: 4096 }]);
+  const { transport, answers } = sending((frames) => write(frames, ram));
   const guest: GuestPort & { running: boolean } = {
     machineType: MACHINE,
     ram,
     devices: [],
     running: false,
-    faults: { wait: () => new Promise(() => {}), take: () => [] },
+    faults: {
+      wait: (signal) => new Promise((resolve) => signal.addEventListener('abort', () => resolve())),
+      take: () => [],
+      repeat() {},
+    },
     start() {
       this.running = true;
     },
@@ -42,7 +52,13 @@ async function receive(write: (frames: SourceFrames, ram: GuestRam) => void) {
   const capabilities = new Set(['postcopy-ram'] as const);
   const destination = new DestinationMigration({ guest, transport, clock, capabilities });
   await clock.runUntil(destination.run());
-  return { destination, guest, answers: ByteReader.over(answers.finish()) };
+  /** Recovers over another connection. @returns what was answered there */
+  const again = async (send: (frames: SourceFrames) => void): Promise<ByteReader> => {
+    const connection = sending(send);
+    await clock.runUntil(destination.recover(connection.transport));
+    return connection.answers();
+  };
+  return { destination, guest, answers: answers(), again };
 }
 
 const DISCARD: Command = {
@@ -76,4 +92,42 @@ it('refuses a discard that was never advised, by command and offset', async () =
   expect(destination.error?.message).toMatch(
     /CMD_POSTCOPY_RAM_DISCARD in wrong postcopy state \(0\), at offset 0x17 \(23\), in command postcopy-ram-discard/,
   );
+});
+
+it.each<[Command, RegExp]>([
+  [{ name: 'recv-bitmap', block: 'pc.ram' }, /recv-bitmap outside of a recovery, at offset 0x17/],
+  [{ name: 'postcopy-resume' }, /postcopy-resume outside of a recovery, at offset 0x17/],
+])('refuses $name at the wrong time', async (command, why) => {
+  const { destination } = await receive((frames) => {
+    frames.begin();
+    frames.command(command);
+  });
+  expect(destination.error?.message).toMatch(why);
+});
+
+it('pauses again when a recovery asks for a block that it lacks', async () => {
+  const { destination, guest, answers, again } = await receive((frames, ram) => {
+    frames.begin();
+    frames.command({ name: 'open-return-path' });
+    const advice = { pageSizesSummary: 4096n, targetPageBytes: 4096n };
+    frames.command({ name: 'postcopy-advise', ram: advice });
+    frames.setUp(ram, true);
+    frames.command(DISCARD);
+    frames.command({ name: 'postcopy-listen' });
+    frames.command({ name: 'postcopy-run' });
+  });
+  expect([destination.status, guest.running]).toEqual(['postcopy-paused', true]);
+  expect(answers.available).toBe(0);
+  guest.ram.blocks[0]?.discardRange(0, 65536);
+  const recovery = await again((frames) => {
+    frames.command({ name: 'recv-bitmap', block: 'pc.ram' });
+    frames.command({ name: 'recv-bitmap', block: 'other' });
+  });
+  expect(destination.status).toBe('postcopy-paused');
+  expect(destination.error?.message).toMatch(/block 'other' not found, at offset 0x/);
+  expect(readReturnPathMessage(recovery).next().value).toEqual({
+    name: 'recv-bitmap',
+    block: 'pc.ram',
+    bitmap: new Uint8Array(8), // 16 pages in whole words
+  });
 });

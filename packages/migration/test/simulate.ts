@@ -7,6 +7,7 @@ import {
   type MigrationStatus,
   type Parameters,
   SourceMigration,
+  type Transport,
 } from '../src/index.ts';
 import {
   RunningGuests,
@@ -32,14 +33,19 @@ export interface Scenario {
   readonly parameters?: Partial<Parameters>;
   readonly startPostcopyAfterMs?: number;
   readonly cancelAfterMs?: number;
+  readonly pauseAfterMs?: number;
+  readonly pauseAt?: 'source' | 'destination';
   readonly source?: Partial<SimulatedGuestOptions>;
   readonly destination?: Partial<SimulatedGuestOptions>;
   readonly destinationCapabilities?: readonly Capability[];
   readonly paused?: boolean;
+  /** Connections for as long as the migration is paused. */
+  readonly recoveries?: readonly Partial<NetworkOptions>[];
 }
 
 /** How it went. */
 export interface Outcome {
+  readonly clock: VirtualClock;
   readonly source: SourceMigration;
   readonly destination: DestinationMigration;
   readonly sourceGuest: SimulatedGuest;
@@ -67,11 +73,9 @@ export async function simulate(scenario: Scenario): Promise<Outcome> {
     seed: scenario.seed + 1,
     ...scenario.destination,
   });
-  const [there, here] = virtualConnection(clock, {
-    latencyMs: 0.3,
-    bytesPerMs: 20_000,
-    ...scenario.network,
-  });
+  const connect = (network: Partial<NetworkOptions> = {}): [Transport, Transport] =>
+    virtualConnection(clock, { latencyMs: 0.3, bytesPerMs: 20_000, ...network });
+  const [there, here] = connect(scenario.network);
   const sourceStatuses: MigrationStatus[] = [];
   const destinationStatuses: MigrationStatus[] = [];
   const capabilities = new Set(scenario.capabilities);
@@ -113,7 +117,19 @@ export async function simulate(scenario: Scenario): Promise<Outcome> {
       }
     });
   }
+  if (scenario.pauseAfterMs !== undefined) {
+    const side = scenario.pauseAt === 'destination' ? destination : source;
+    void clock.sleep(scenario.pauseAfterMs).then(() => side.pause());
+  }
   await clock.runUntil(runs);
+  for (const network of scenario.recoveries ?? []) {
+    if (source.status !== 'postcopy-paused' || destination.status !== 'postcopy-paused') break;
+    await clock.runUntil(clock.sleep(random(20))); // the guest goes on until it touches what is missing
+    const [there, here] = connect(network);
+    await clock.runUntil(
+      Promise.all([source.resume(Promise.resolve(there)), destination.recover(here)]),
+    );
+  }
   await clock.runUntil(clock.sleep(100));
 
   expect(running.violations).toEqual([]);
@@ -126,6 +142,7 @@ export async function simulate(scenario: Scenario): Promise<Outcome> {
     }
   }
   return {
+    clock,
     source,
     destination,
     sourceGuest,

@@ -68,6 +68,8 @@ export class SimulatedGuest implements GuestPort {
   #loop: Promise<void> = Promise.resolve();
   #stops: (() => void)[] = [];
   #faults: PageFault[] = [];
+  /** What the vCPU waits for now. */
+  #awaited: PageFault | undefined;
   #wake = Promise.withResolvers<void>();
 
   private constructor(ram: GuestRam, options: SimulatedGuestOptions) {
@@ -162,6 +164,9 @@ export class SimulatedGuest implements GuestPort {
       this.#wake = Promise.withResolvers();
     },
     take: () => this.#faults.splice(0),
+    repeat: () => {
+      if (this.#awaited !== undefined) this.#faults = [this.#awaited];
+    },
   };
 
   async #run(): Promise<void> {
@@ -181,9 +186,11 @@ export class SimulatedGuest implements GuestPort {
     const isPresent = (): boolean => block.isReceived(offset / PAGE);
     if (isPresent()) return true;
     const host = block.hostPageBytes;
-    this.#faults.push({ block, offsetBytes: offset - (offset % host), lengthBytes: host });
+    this.#awaited = { block, offsetBytes: offset - (offset % host), lengthBytes: host };
+    this.#faults.push(this.#awaited);
     this.#wake.resolve();
     while (!isPresent() && this.#running) await this.#clock.sleep(0.2);
+    this.#awaited = undefined;
     return isPresent();
   }
 

@@ -139,10 +139,21 @@ export class RamBlock {
 
   /** Copies the dirty log: one bit a target page, bit 0 of byte 0 first. */
   dirtyBitmap(): Uint8Array<ArrayBuffer> {
+    return this.#copyBitmap(({ dirtyPtr }) => dirtyPtr);
+  }
+
+  /** Copies which pages are present: one bit a target page, bit 0 of byte 0 first. */
+  receivedBitmap(): Uint8Array<ArrayBuffer> {
+    return this.#copyBitmap(({ receivedPtr }) => receivedPtr);
+  }
+
+  #copyBitmap(ptrOf: (segment: RamSegment) => number): Uint8Array<ArrayBuffer> {
     const bitmap = new Uint8Array(Math.ceil(this.pageCount / 8));
-    for (const { memory, dirtyPtr, firstPage, pages } of this.segments) {
+    for (const segment of this.segments) {
+      const { memory, firstPage, pages } = segment;
       // Segments part at whole words of the bitmap.
-      bitmap.set(new Uint8Array(memory.buffer, dirtyPtr, Math.ceil(pages / 8)), firstPage / 8);
+      const bits = new Uint8Array(memory.buffer, ptrOf(segment), Math.ceil(pages / 8));
+      bitmap.set(bits, firstPage / 8);
     }
     return bitmap;
   }

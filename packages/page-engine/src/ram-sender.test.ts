@@ -82,12 +82,59 @@ describe('RamSender', () => {
     expect(sender.counters).toEqual({ normalPages: 80, zeroPages: 0, bytes: 80 * 4104 + 6 + 5 });
   });
 
-  it('names the block again after resetSection', () => {
+  it('names the block again after reconnect', () => {
     const first = sender.next(1)!;
     expect(parse(first.bytes)).toEqual([{ block: 'small', page: 0, flags: 8, named: true }]);
     first.release();
-    sender.resetSection();
+    sender.reconnect();
     expect(parse(sender.next(1)!.bytes)[0]).toMatchObject({ page: 1, named: true });
+  });
+
+  it('owes after a reconnect what the destination lacks, host pages whole', () => {
+    sender.enterPostcopy();
+    sender.request(ram.block('small')!, 15 * 4096, 4096);
+    sender.next(1)!.release();
+    const [small, huge] = ram.blocks;
+    sender.reconnect();
+    expect(sender.hasRequests).toBe(false);
+    sender.oweMissing(small!, Uint8Array.of(0xff, 0xfb, 0, 0)); // all but page 10
+    sender.oweMissing(huge!, Uint8Array.of(0xff, 0xff, 0xff, 0xef, 0xff, 0xff, 0, 0)); // 28 and 48 on
+    expect(sender.owedPages()).toBe(1 + 16 + 16);
+    expect(
+      takeAll()
+        .flat()
+        .map(({ block, page }) => `${block} ${page}`),
+    ).toEqual([
+      'small 10',
+      ...Array.from({ length: 16 }, (_, i) => `huge ${16 + i}`),
+      ...Array.from({ length: 16 }, (_, i) => `huge ${48 + i}`),
+    ]);
+    expect(() => sender.oweMissing(huge!, new Uint8Array(7))).toThrow(
+      expect.objectContaining({ code: 'RANGE' }),
+    );
+  });
+
+  it('owes what a destination’s own bitmap says, across banks and with a part of a byte', async () => {
+    const spec = { name: 'long', lengthBytes: 2 ** 21 + 3 * 4096, hostPageBytes: 4096 };
+    const options = { maxBankBytes: 2 ** 20, ioBufferBytes: 8192, ioBuffers: 1 };
+    const [here, there] = [
+      await GuestRam.create([spec], options),
+      await GuestRam.create([spec], options),
+    ];
+    expect(here.banks.length).toBeGreaterThan(2);
+    const missing = [0, 7, 8, 63, 200, 255, 256, 300, 511, 514];
+    there.setAllReceived(true);
+    const block = there.blocks[0]!;
+    for (const page of missing) block.discardRange(page * 4096, 4096);
+    sender = new RamSender(here);
+    sender.oweAll();
+    sender.oweMissing(here.blocks[0]!, block.receivedBitmap());
+    expect(sender.owedPages()).toBe(missing.length);
+    expect(
+      takeAll()
+        .flat()
+        .map(({ page }) => page),
+    ).toEqual(missing);
   });
 
   it('hands out no more buffers than it has, and each anew after its release', () => {
@@ -170,11 +217,11 @@ describe('RamSender', () => {
     sender.next(1)!.release(); // page 0
     expect([small.dirtyCount(0, 1), small.dirtyCount()]).toEqual([0, 15]);
     small.write(0, Uint8Array.of(2)); // after it was sent
-    sender.resetSection();
+    sender.reconnect();
     const rest = takeAll().flat();
     expect(rest.filter(({ block }) => block === 'small').length).toBe(15);
     expect(sender.syncDirty()).toBe(1);
-    sender.resetSection();
+    sender.reconnect();
     expect(takeAll().flat()).toMatchObject([{ block: 'small', page: 0 }]);
     expect(sender.syncDirty()).toBe(0);
   });

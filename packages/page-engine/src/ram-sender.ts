@@ -197,9 +197,45 @@ export class RamSender {
     this.#roundComplete = this.#owed === 0;
   }
 
-  /** Makes the next record name its block again: call it at a new connection. */
-  resetSection(): void {
+  /**
+   * Begins anew on another connection: the next record names its block, requests and a host page that
+   * is on its way are forgotten. Call it when no chunk is out, then {@link oweMissing} for each block.
+   */
+  reconnect(): void {
     this.#namedBlock = undefined;
+    this.#unfinished = undefined;
+    this.#requests.length = 0;
+    this.startRound();
+  }
+
+  /**
+   * Owes of a block what the destination lacks, and nothing else; a host page that it has in part is
+   * owed whole.
+   * @param received one bit a target page, bit 0 of byte 0 first; what lies behind the block is ignored
+   * @throws PageEngineError RANGE when the bitmap is too short
+   * @see QEMU migration/ram.c: ram_dirty_bitmap_reload
+   */
+  oweMissing(block: RamBlock, received: Uint8Array): void {
+    if (received.length * 8 < block.pageCount) {
+      throw new PageEngineError(
+        'RANGE',
+        `a bitmap of ${received.length} bytes for the ${block.pageCount} pages of RAM block ${block.name}`,
+        { block: block.name, lengthBytes: received.length },
+      );
+    }
+    for (const { block: of, bank, plan, perHost } of this.#segments) {
+      if (of !== block) continue;
+      const { owedPtr, firstPage, pages } = plan;
+      this.#owed -= bank.engine.countSet(owedPtr, 0, pages);
+      // Segments part at whole words of the bitmap.
+      const from = firstPage / 8;
+      const owed = bank.bytes.subarray(owedPtr, owedPtr + Math.ceil(pages / 8));
+      for (let i = 0; i < owed.length; i++) owed[i] = ~received[from + i]!;
+      bank.engine.clearRange(owedPtr, pages, owed.length * 8);
+      bank.engine.widen(owedPtr, pages, perHost);
+      this.#owed += bank.engine.countSet(owedPtr, 0, pages);
+    }
+    this.startRound();
   }
 
   /** Sends whole host pages from now on, requested ones first. */

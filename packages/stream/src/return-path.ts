@@ -32,10 +32,14 @@ const MAX_BITMAP_BYTES = 512 * 1024 * 1024;
 /**
  * Reads the next message of a return path.
  *
+ * @param limits `maxBitmapBytes`: what no block's bitmap exceeds
  * @throws StreamError `RETURN_PATH_INVALID`
  * @see source_return_path_thread in QEMU's migration/migration.c
  */
-export function* readReturnPathMessage(reader: ByteReader): Parser<ReturnPathMessage> {
+export function* readReturnPathMessage(
+  reader: ByteReader,
+  { maxBitmapBytes = MAX_BITMAP_BYTES }: { readonly maxBitmapBytes?: number } = {},
+): Parser<ReturnPathMessage> {
   yield* need(reader, 4);
   const { offset } = reader;
   const type = reader.u16();
@@ -77,8 +81,8 @@ export function* readReturnPathMessage(reader: ByteReader): Parser<ReturnPathMes
       const block = payload.text(payload.u8());
       yield* need(reader, 8);
       const size = reader.size();
-      if (size > MAX_BITMAP_BYTES)
-        throw fail(`a bitmap of at most ${MAX_BITMAP_BYTES} bytes`, `${size}`);
+      if (size > maxBitmapBytes)
+        throw fail(`a bitmap of at most ${maxBitmapBytes} bytes`, `${size}`);
       const bitmap = yield* collect(reader, size);
       yield* need(reader, 8);
       const mark = reader.u64();

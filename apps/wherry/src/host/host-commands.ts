@@ -39,13 +39,15 @@ export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSche
     migrate: ({ uri, channels, resume }) =>
       asQmpError(() => {
         const target = checkedUri(uri, channels);
-        if (resume === true) refuse('Cannot resume if there is no paused migration');
-        host.migrate(target);
+        if (resume === true) host.resume(target);
+        else host.migrate(target);
       }),
     'migrate-incoming': ({ uri, channels, 'exit-on-error': exitOnError }) =>
       asQmpError(async () => {
         await host.migrateIncoming(checkedUri(uri, channels), exitOnError ?? true);
       }),
+    'migrate-pause': () => asQmpError(() => host.pause()),
+    'migrate-recover': ({ uri }) => asQmpError(() => host.recover(checkedUri(uri, undefined))),
     migrate_cancel: () => asQmpError(() => host.cancel()),
     'migrate-start-postcopy': () => asQmpError(() => host.startPostcopy()),
     'migrate-set-capabilities': ({ capabilities }) =>

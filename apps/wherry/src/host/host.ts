@@ -2,6 +2,7 @@ import { Worker } from 'node:worker_threads';
 import { Machine, type MachineOptions } from '@wherry/machine';
 import {
   type Capabilities,
+  checkCanPause,
   checkMigratable,
   DEFAULT_PARAMETERS,
   DestinationMigration,
@@ -12,6 +13,7 @@ import {
   migrationBlockers,
   type Parameters,
   SourceMigration,
+  type Transport,
   usesReturnPath,
 } from '@wherry/migration';
 import type { RunState } from '@wherry/qmp';
@@ -59,7 +61,7 @@ export class Host {
   #unconnected: { readonly status: 'failed' | 'cancelled'; readonly error: Error } | undefined;
   #exitOnError = true;
   #arrivalConfirmed = false;
-  #isClosing = false;
+  readonly #closing = new AbortController();
   capabilities: Capabilities = new Set();
   parameters: Parameters = DEFAULT_PARAMETERS;
 
@@ -234,11 +236,58 @@ export class Host {
       },
     });
     this.#source = source;
-    const status = await source.run();
     this.#arrivalConfirmed = usesReturnPath(capabilities);
+    this.#sourceEnded(await source.run());
+  }
+
+  #sourceEnded(status: MigrationStatus): void {
     if (status === 'completed') this.#runState = 'postmigrate';
     // Whoever knows that the destination does not run the guest may `cont` here.
     else if (this.#runState === 'finish-migrate' && status === 'failed') this.#runState = 'paused';
+  }
+
+  /**
+   * Goes on with an outgoing postcopy that is paused, and returns at once.
+   *
+   * @throws MigrationError `STATE`
+   */
+  resume(uri: string): void {
+    if (this.#source?.status !== 'postcopy-paused') {
+      throw new MigrationError('STATE', 'Cannot resume if there is no paused migration');
+    }
+    const connecting = connect(parseUri(uri), { signal: this.#closing.signal });
+    void this.#source.resume(connecting).then((status) => this.#sourceEnded(status));
+  }
+
+  /** Listens for the source of an incoming postcopy that is paused; resolves once it listens. @throws MigrationError `STATE` */
+  async recover(uri: string): Promise<void> {
+    const destination = this.#destination;
+    if (destination?.status !== 'postcopy-paused') {
+      throw new MigrationError('STATE', 'Migrate recover can only be run when postcopy is paused.');
+    }
+    await this.#listener?.close(); // the last one counts
+    const listener = await listen(uri, { signal: this.#closing.signal });
+    this.#listener = listener;
+    void this.#acceptRecovery(listener, destination);
+  }
+
+  async #acceptRecovery(listener: Listener, destination: DestinationMigration): Promise<void> {
+    let transport: Transport;
+    try {
+      transport = await listener.accept();
+    } catch {
+      return; // it was closed: another one listens, or the host ends
+    }
+    void listener.close();
+    if (destination.status !== 'postcopy-paused') transport.destroy();
+    else this.#destinationEnded(await destination.recover(transport));
+  }
+
+  /** Drops the connection of a postcopy, out or in: it can go on over another one. @throws MigrationError `STATE` */
+  pause(): void {
+    const migration = this.#source ?? this.#destination;
+    checkCanPause(migration?.status ?? 'none');
+    migration?.pause();
   }
 
   /** Gives an outgoing migration up. */
@@ -297,7 +346,7 @@ export class Host {
       this.#destination = destination;
       const status = await destination.run();
       await listener.close();
-      if (status === 'completed' && this.#runState === 'inmigrate') this.#runState = 'paused';
+      this.#destinationEnded(status);
       if (status === 'failed') {
         this.#incomingFailed(destination.error ?? new Error('The incoming migration failed'));
       }
@@ -309,14 +358,18 @@ export class Host {
     }
   }
 
+  #destinationEnded(status: MigrationStatus): void {
+    if (status === 'completed' && this.#runState === 'inmigrate') this.#runState = 'paused';
+  }
+
   #incomingFailed(error: Error): void {
-    if (this.#exitOnError && !this.#isClosing) this.#onIncomingFailed(error);
+    if (this.#exitOnError && !this.#closing.signal.aborted) this.#onIncomingFailed(error);
   }
 
   /** Ends the host: its migration, its vCPUs, its sockets. */
   async close(): Promise<void> {
-    this.#isClosing = true;
     const reason = new MigrationError('CANCELLED', 'The host ends');
+    this.#closing.abort(reason);
     this.#connecting?.abort(reason);
     if (this.isMigrating) {
       try {
@@ -356,6 +409,7 @@ export class Host {
           }
         },
         take: () => machine.ram.faults.take(),
+        repeat: () => machine.ram.faults.forgetOutstanding(),
       },
       get running() {
         return isRunning();

@@ -156,6 +156,7 @@ export const POSTCOPY: readonly Cause[] = [
       'Detected IO failure for postcopy. Migration paused.',
       'Postcopy migration is paused by the user',
     ],
+    errors: ['PAUSED'],
   },
   {
     code: 'RECOVER_STATE',
@@ -183,6 +184,7 @@ export const POSTCOPY: readonly Cause[] = [
       'MIG_RP_MSG_RECV_BITMAP missing block name',
       "MIG_RP_MSG_RECV_BITMAP has invalid block name '{block}'",
     ],
+    errors: ['RECOVERY_INVALID'],
   },
   {
     code: 'PAGE_REQUEST',

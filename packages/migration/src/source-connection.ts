@@ -1,0 +1,110 @@
+import { type BytesError, WherryError } from '@wherry/bytes';
+import type { ReturnPathMessage } from '@wherry/stream';
+import { InputChannel, OutputChannel } from './channels.ts';
+import type { Clock } from './clock.ts';
+import { MigrationError } from './migration-error.ts';
+import type { Transport } from './transport.ts';
+
+/** How long to wait for the destination's last word once the connection breaks. */
+const LAST_WORD_MS = 1000;
+
+/** A source's connection to its destination: both directions, and what made it end. */
+export class SourceConnection {
+  readonly output: OutputChannel;
+  readonly input: InputChannel;
+  readonly #transport: Transport;
+  readonly #abort = new AbortController();
+  /** What the destination said at its end: 0 if it has the guest. */
+  shut: number | undefined;
+
+  constructor(transport: Transport) {
+    this.#transport = transport;
+    this.output = new OutputChannel(transport);
+    this.input = new InputChannel(transport, 'return path');
+  }
+
+  /** Is aborted with what ends the connection. */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  /** Makes everything under way end with `reason`; the first reason stays. */
+  stopWith(reason: Error): void {
+    if (!this.signal.aborted) this.#abort.abort(reason);
+    this.#transport.destroy(reason);
+  }
+
+  checkAborted(): void {
+    this.signal.throwIfAborted();
+  }
+
+  /** A destination says how it ended before it closes: a better cause than a broken pipe. */
+  async awaitLastWord(returnPath: Promise<void>, clock: Clock): Promise<void> {
+    if (this.signal.aborted) return;
+    const given = new AbortController();
+    const waited = clock.sleep(LAST_WORD_MS, given.signal).catch(() => {});
+    await Promise.race([returnPath, waited]);
+    given.abort();
+  }
+
+  /** Ends this side's direction. */
+  end(): Promise<void> {
+    return this.#transport.end();
+  }
+
+  /** Drops the connection; resolves when no buffer is in use any more. */
+  async close(reason?: Error): Promise<void> {
+    this.#transport.destroy(reason);
+    await this.output.settled();
+  }
+}
+
+/** Says that the destination closed the connection without a word. */
+export function destinationClosed(cause: BytesError | MigrationError): MigrationError {
+  const broken = cause.cause instanceof WherryError ? cause.cause.what : cause.found;
+  return new MigrationError('CONNECTION_LOST', 'The destination closed the connection', {
+    ...(cause instanceof MigrationError && broken !== undefined ? { found: broken } : {}),
+    path: ['return path'],
+    likely:
+      'It refused the stream or died: its own error message (query-migrate there, or its log) says why',
+    cause,
+  });
+}
+
+/** Says that the destination told of its failure. */
+export function destinationFailed(status: number): MigrationError {
+  return new MigrationError('DESTINATION_FAILED', 'The destination could not load the guest', {
+    found: `status ${status} on the return path`,
+    likely: 'Its own error message (query-migrate there, or its log) says why',
+  });
+}
+
+/** Says that the destination asked for what it cannot get. */
+export function requestedInVain(found: string, inPostcopy: boolean): MigrationError {
+  return new MigrationError('PAGE_REQUEST_INVALID', 'The destination requested pages in vain', {
+    expected: inPostcopy ? 'a RAM block of this guest' : 'no request before postcopy',
+    found,
+    path: ['return path', 'REQ_PAGES'],
+  });
+}
+
+/** Says that a message has no place here. */
+export function unexpected({ name }: ReturnPathMessage): MigrationError {
+  return new MigrationError('STATE', `The destination sent an unexpected ${name}`, {
+    path: ['return path'],
+  });
+}
+
+/** Says that nobody here can know which side has the guest. */
+export function outcomeUnknown(cause: Error): MigrationError {
+  return new MigrationError(
+    'OUTCOME_UNKNOWN',
+    'The connection broke after the whole guest was sent: the destination may run it',
+    {
+      found: cause.message,
+      likely:
+        'The guest is kept paused here: look at the destination, and `cont` here only if it does not run there',
+      cause,
+    },
+  );
+}
