@@ -6,6 +6,7 @@ import {
   Lab,
   type RunningHost,
   SMALL_GUEST,
+  until,
   untilStatus,
 } from './processes.ts';
 
@@ -132,6 +133,37 @@ test('a link that breaks pauses both; a recovery that finds nobody leaves the so
   await untilStatus(source, 'completed');
   await untilStatus(destination, 'completed');
   await expectGuestRuns(destination);
+});
+
+test('a guest that is to stop while it waits for a page stops once that came', async () => {
+  const [source, destination, cut] = await inPostcopy();
+  cut();
+  await untilPaused(source, destination);
+  let writes: unknown;
+  await until(async () => {
+    const before = writes;
+    ({ writes } = await destination.client.execute('x-wherry-guest'));
+    return writes === before;
+  }, 'all vCPUs wait for pages');
+  const stopped = destination.client.execute('stop');
+  const second = { ...destination, client: await lab.client(destination.path) };
+  await source.client.execute('migrate-set-parameters', { 'max-postcopy-bandwidth': 0 });
+  await recover(source, second);
+  await stopped;
+  await untilStatus(source, 'completed');
+  await destination.client.execute('cont');
+  await expectGuestRuns(destination);
+});
+
+test('paused hosts end when they are told to', async () => {
+  const [source, destination, cut] = await inPostcopy();
+  cut();
+  await untilPaused(source, destination);
+  await destination.client.execute('migrate-recover', { uri: 'tcp:127.0.0.1:0' });
+  for (const { client, process } of [source, destination]) {
+    await client.execute('quit');
+    expect((await process.ended).code).toBe(0);
+  }
 });
 
 test('in another state the commands are refused in QEMU’s words', async () => {

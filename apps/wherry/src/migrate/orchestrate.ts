@@ -314,7 +314,7 @@ class Watch {
     if (this.#lastDestination.status === 'failed') {
       return 'the guest is paused at the source: the destination did not start it';
     }
-    return 'the guest is at the destination; its pages at the source are still needed: end neither side';
+    return 'the guest is at the destination; its pages at the source are still needed: end neither side, `migrate-recover` there, then `migrate` with resume here';
   }
 
   async #guestAtSource(): Promise<string> {
