@@ -4,28 +4,32 @@ const POOL = '/proc/sys/vm/nr_hugepages';
 
 /** Huge pages of 2 MiB that were added to the machine's pool; given back with `using`. */
 export class HugePages implements Disposable {
-  readonly #before: number;
+  readonly #count: number;
 
-  private constructor(before: number) {
-    this.#before = before;
+  private constructor(count: number) {
+    this.#count = count;
   }
 
   /** Adds pages to the pool. @returns why not, where the machine or its owner does not let us */
   static reserve(count: number): HugePages | { readonly missing: string } {
     try {
-      const before = Number(readFileSync(POOL, 'utf8'));
+      const before = poolSize();
       writeFileSync(POOL, `${before + count}`);
-      const pages = new HugePages(before);
-      const now = Number(readFileSync(POOL, 'utf8'));
-      if (now >= before + count) return pages;
-      pages[Symbol.dispose]();
+      const now = poolSize();
+      if (now >= before + count) return new HugePages(count);
+      writeFileSync(POOL, `${before}`);
       return { missing: `the kernel gave ${now - before} of ${count} huge pages` };
     } catch (error) {
       return { missing: `${POOL}: ${(error as Error).message}` };
     }
   }
 
+  /** Takes away what was added: another run beside this one may have added its own. */
   [Symbol.dispose](): void {
-    writeFileSync(POOL, `${this.#before}`);
+    writeFileSync(POOL, `${poolSize() - this.#count}`);
   }
+}
+
+function poolSize(): number {
+  return Number(readFileSync(POOL, 'utf8'));
 }
