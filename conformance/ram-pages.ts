@@ -35,7 +35,7 @@ export function ramPages(stream: Uint8Array): Map<string, string> {
       const record = runParser(records.read(reader), reader);
       if (record.kind === 'eos') break;
       if (record.kind === 'mem-size') {
-        runParser(readRamList(reader, record.totalBytes, { hasPageSize: () => false }), reader);
+        runParser(readRamList(reader, record.totalBytes, {}), reader);
       } else if ('block' in record) {
         const data = reader.view(record.dataBytes);
         const isZero = data.every((byte) => byte === 0);

@@ -1,5 +1,10 @@
 import type { ByteReader, Parser } from '@wherry/bytes';
-import { type GuestRam, type RamReceiver, TARGET_PAGE_BYTES } from '@wherry/page-engine';
+import {
+  type GuestRam,
+  type PageEngineError,
+  type RamReceiver,
+  TARGET_PAGE_BYTES,
+} from '@wherry/page-engine';
 import { type RamListEntry, RamRecordReader, readRamList } from '@wherry/stream';
 import { MigrationError } from './migration-error.ts';
 
@@ -25,7 +30,7 @@ export class RamLoad {
     for (;;) {
       const result = this.#receiver.decode(reader.start, reader.end);
       reader.skip(result.consumed);
-      if (result.status === 'error') throw this.#recordError(reader.offset, result.error);
+      if (result.error !== undefined) throw this.#recordError(reader.offset, result.error);
       if (result.status === 'need-more') {
         const needed = Math.max(result.bytesNeeded, reader.available + 1);
         if (reader.ended) throw this.#truncated(reader);
@@ -35,11 +40,10 @@ export class RamLoad {
       const record = yield* this.#records.read(reader);
       if (record.kind === 'eos') return;
       if (record.kind === 'mem-size') {
-        const hasPageSize = (name: string): boolean =>
-          withPageSizes && (this.#ram.block(name)?.hostPageBytes ?? 0) > TARGET_PAGE_BYTES;
-        const offset = reader.offset;
-        for (const entry of yield* this.#readList(reader, record.totalBytes, hasPageSize, offset)) {
-          this.#checkBlock(entry, offset);
+        const { offset } = record;
+        const shape = { advised: withPageSizes };
+        for (const entry of yield* readRamList(reader, record.totalBytes, shape)) {
+          this.#checkBlock(entry, withPageSizes, offset);
         }
       } else if ('block' in record) {
         throw new MigrationError(
@@ -60,28 +64,7 @@ export class RamLoad {
     }
   }
 
-  *#readList(
-    reader: ByteReader,
-    totalBytes: number,
-    hasPageSize: (name: string) => boolean,
-    offset: number,
-  ): Parser<RamListEntry[]> {
-    try {
-      return yield* readRamList(reader, totalBytes, { hasPageSize });
-    } catch (cause) {
-      // Which words are there follows from this side's page sizes: with others the list is unreadable.
-      throw new MigrationError('RAM_MISMATCH', 'The list of RAM blocks does not fit this guest', {
-        found: cause instanceof Error ? cause.message : String(cause),
-        offset,
-        path: ['ram'],
-        likely:
-          'A block has another page size on the source: give both sides the same memory options',
-        cause,
-      });
-    }
-  }
-
-  #checkBlock(entry: RamListEntry, offset: number): void {
+  #checkBlock(entry: RamListEntry, withPageSizes: boolean, offset: number): void {
     const block = this.#ram.block(entry.name);
     const fail = (what: string, expected: string, found: string): MigrationError =>
       new MigrationError('RAM_MISMATCH', what, {
@@ -106,19 +89,23 @@ export class RamLoad {
         `${entry.usedBytes} bytes`,
       );
     }
-    if (entry.pageBytes !== undefined && entry.pageBytes !== block.hostPageBytes) {
+    const { pageBytes = TARGET_PAGE_BYTES } = entry;
+    if (withPageSizes && pageBytes !== block.hostPageBytes) {
       throw fail(
-        `Mismatched RAM page size ${entry.name} (local) ${block.hostPageBytes} != ${entry.pageBytes}`,
+        `Mismatched RAM page size ${entry.name} (local) ${block.hostPageBytes} != ${pageBytes}`,
         `pages of ${block.hostPageBytes} bytes`,
-        `${entry.pageBytes}`,
+        `${pageBytes} bytes`,
       );
     }
   }
 
-  #recordError(offset: number, error: Error | undefined): MigrationError {
-    return new MigrationError('RAM_RECORD_INVALID', error?.message ?? 'A page record is wrong', {
+  #recordError(offset: number, error: PageEngineError): MigrationError {
+    const { block, expected, found } = error.details;
+    return new MigrationError('RAM_RECORD_INVALID', error.message, {
+      ...(expected === undefined ? {} : { expected }),
+      ...(found === undefined ? {} : { found }),
       offset,
-      path: ['ram'],
+      path: block === undefined ? ['ram'] : ['ram', block],
       cause: error,
     });
   }

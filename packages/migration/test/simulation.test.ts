@@ -242,7 +242,16 @@ describe('hosts that differ', () => {
           ],
         },
       },
-      /The list of RAM blocks does not fit this guest/,
+      /Mismatched RAM page size pc\.ram \(local\) 65536 != 4096: .* at offset 0x[0-9a-f]+ .*in ram > pc\.ram/,
+    ],
+    [
+      'in the page size of the last block, where the sum of the sizes is the same',
+      {
+        capabilities: ['postcopy-ram'],
+        source: { blocks: [...BLOCKS, { ...BLOCKS[1]!, name: 'last' }] },
+        destination: { blocks: [...BLOCKS, { ...BLOCKS[1]!, name: 'last', hostPageBytes: 4096 }] },
+      },
+      /Mismatched RAM page size last \(local\) 4096 != 65536: .* in ram > last/,
     ],
     [
       'in devices',

@@ -1,4 +1,5 @@
 import { type ByteReader, counted, need, type Parser } from '@wherry/bytes';
+import { readBlockPageSize } from '@wherry/stream';
 import type { Locator } from './locator.ts';
 import { type MappedRamNeeds, readMappedHeader, readMappedPages } from './mapped-ram.ts';
 import { ramListInvalid } from './ram-list-invalid.ts';
@@ -13,15 +14,9 @@ export interface RamListHints {
 }
 
 const MAX_RAM_BLOCKS = 4096;
-const MIN_PAGE_BYTES = 1024;
 
 /**
  * Reads the RAM list behind its MEM_SIZE word without knowing the machine that it describes.
- *
- * A reader that has the same machine knows from its own blocks which entries carry a page size. Here
- * only the bytes tell, and they do: what else may follow an entry never looks like a page size. The next
- * entry begins with the length of its name, which is not 0 as the first byte of a page size is; the
- * word behind the last entry has flag bits, which a page size has not.
  *
  * @param add gets each block before its pages in a mapped-ram file are read
  * @throws StreamError `RAM_LIST_INVALID`
@@ -102,13 +97,11 @@ function* readPageBytes(
   summary: bigint | undefined,
 ): Parser<number | undefined> {
   if (summary === undefined) return undefined;
-  yield* need(reader, 8);
-  if (reader.peekU8() !== 0) return undefined;
-  const word = (BigInt(reader.peekU32(0)) << 32n) | BigInt(reader.peekU32(4));
-  if (word % BigInt(MIN_PAGE_BYTES) !== 0n) return undefined;
   const { offset } = reader;
-  const pageBytes = reader.size();
-  if ((word & (word - 1n)) !== 0n || (word & summary) === 0n) {
+  const pageBytes = yield* readBlockPageSize(reader);
+  if (pageBytes === undefined) return undefined;
+  const word = BigInt(pageBytes);
+  if (word === 0n || (word & (word - 1n)) !== 0n || (word & summary) === 0n) {
     throw ramListInvalid(
       `one of the page sizes in 0x${summary.toString(16)}`,
       `0x${word.toString(16)}`,

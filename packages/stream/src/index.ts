@@ -13,6 +13,7 @@ export {
   type RamListShape,
   type RamRecord,
   RamRecordReader,
+  readBlockPageSize,
   readRamList,
   writeRamList,
   writeRamWord,

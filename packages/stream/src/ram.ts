@@ -21,7 +21,7 @@ export const RAM_SECTION = { idstr: 'ram', instanceId: 0, version: 4 } as const;
 export interface RamListEntry {
   readonly name: string;
   readonly usedBytes: number;
-  /** Host page size, carried in postcopy where it differs from the target's. */
+  /** Host page size, carried after ADVISE where it differs from the target's. */
   readonly pageBytes?: number;
   /** Guest-physical address, carried with x-ignore-shared. */
   readonly gpa?: number;
@@ -33,10 +33,11 @@ export interface RamListEntry {
   };
 }
 
-/** Which optional words the RAM list carries: nothing in the list itself tells. */
+/** Which optional words the RAM list carries: what came before it tells. */
 export interface RamListShape {
-  /** Whether the entry of a block with this name carries its page size. */
-  readonly hasPageSize: (block: string) => boolean;
+  /** ADVISE came: entries of blocks with other pages than the target's carry their size. */
+  readonly advised?: boolean;
+  /** Goes without `advised`: QEMU refuses the two together. */
   readonly ignoreShared?: boolean;
   readonly mappedRam?: boolean;
 }
@@ -192,10 +193,8 @@ export function* readRamList(
     }
     left -= usedBytes;
     const entry: { -readonly [K in keyof RamListEntry]: RamListEntry[K] } = { name, usedBytes };
-    if (shape.hasPageSize(name)) {
-      yield* need(reader, 8);
-      entry.pageBytes = reader.size();
-    }
+    const pageBytes = shape.advised === true ? yield* readBlockPageSize(reader) : undefined;
+    if (pageBytes !== undefined) entry.pageBytes = pageBytes;
     if (shape.ignoreShared === true) {
       yield* need(reader, 8);
       entry.gpa = reader.size();
@@ -224,6 +223,21 @@ export function* readRamList(
     entries.push(entry);
   }
   return entries;
+}
+
+/**
+ * Reads the page size behind a block's length, where there is one.
+ *
+ * QEMU knows from its own block of that name whether to read it, and loses its way where the two sides
+ * differ. The bytes tell too: the next entry begins with the length of its name, which is not 0 as a page
+ * size's first byte is, and the word behind the last entry has flag bits, which a page size has not.
+ *
+ * @see parse_ramblock in QEMU's migration/ram.c
+ */
+export function* readBlockPageSize(reader: ByteReader): Parser<number | undefined> {
+  yield* need(reader, 8);
+  const isPageSize = reader.peekU8() === 0 && reader.peekU32(4) % MIN_TARGET_PAGE_BYTES === 0;
+  return isPageSize ? reader.size() : undefined;
 }
 
 /** Writes the RAM list with its MEM_SIZE word; each entry carries the optional words that it has. */

@@ -237,13 +237,16 @@ describe('what is written is read again, byte by byte, and every truncation is r
         const written = list.map(({ pageBytes, ...e }) =>
           pageBytes === undefined ? e : { ...e, pageBytes },
         );
-        const wire = bytesOf((w) => writeRamList(w, written));
-        const hasPageSize = (block: string): boolean =>
-          list.some((e) => e.name === block && e.pageBytes !== undefined);
+        const wire = bytesOf((w) => {
+          writeRamList(w, written);
+          writeRamWord(w, 0, RamFlag.eos);
+        });
         const parser = function* (reader: ByteReader) {
           const record = yield* new RamRecordReader().read(reader);
           if (record.kind !== 'mem-size') throw new Error(`unexpected ${record.kind}`);
-          return yield* readRamList(reader, record.totalBytes, { hasPageSize });
+          const found = yield* readRamList(reader, record.totalBytes, { advised: true });
+          expect((yield* new RamRecordReader().read(reader)).kind).toBe('eos');
+          return found;
         };
         check(wire, parser, written, cut);
       }),
@@ -409,7 +412,7 @@ describe('what breaks the grammar is refused with offset, expectation and cause'
     [
       'a list that does not add up',
       '0161 0000000000002000',
-      (r) => readRamList(r, 4096, { hasPageSize: () => false }),
+      (r) => readRamList(r, 4096, {}),
       'RAM_LIST_INVALID',
       /what is left of the total/,
     ],
