@@ -1,12 +1,13 @@
 import { ByteReader, runParser, WherryError } from '@wherry/bytes';
-import { decodeDevices, type StreamModel, StreamWalk } from '@wherry/snapshot';
-import { type Schema, schemaFromVmdesc } from '@wherry/vmstate';
+import { decodeDevices, type StreamModel, StreamWalk, streamFacts } from '@wherry/snapshot';
+import { parseDump, schemaFromDump, schemaFromVmdesc } from '@wherry/vmstate';
 import { describe, expect, test } from 'vitest';
 import { loadFixture } from '../../../conformance/fixtures.ts';
 import { SyntheticStream } from '../../../packages/snapshot/test/synthetic-stream.ts';
 import { causeOf } from '../src/explain/catalogue.ts';
 import { diagnoseBreak } from '../src/inspect/break-diagnosis.ts';
 import { type Diagnosis, diagnose, formatDiagnosis } from '../src/inspect/diagnosis.ts';
+import type { SchemaFile } from '../src/inspect/schema-file.ts';
 
 function walkWhole(bytes: Uint8Array): StreamModel {
   const walk = new StreamWalk();
@@ -15,11 +16,17 @@ function walkWhole(bytes: Uint8Array): StreamModel {
   return walk.model;
 }
 
-function diagnosisOf(bytes: Uint8Array, schemaOf?: Uint8Array): Diagnosis {
+function schemaOf(bytes: Uint8Array): SchemaFile {
+  const model = walkWhole(bytes);
+  return {
+    schema: schemaFromVmdesc(model.vmdesc!.value!),
+    side: { stream: streamFacts(model) },
+  };
+}
+
+function diagnosisOf(bytes: Uint8Array, schema?: SchemaFile): Diagnosis {
   const walk = new StreamWalk();
   const reader = ByteReader.over(bytes);
-  const schema: Schema | undefined =
-    schemaOf === undefined ? undefined : schemaFromVmdesc(walkWhole(schemaOf).vmdesc!.value!);
   try {
     runParser(walk.walkFile(reader), reader);
   } catch (error) {
@@ -58,7 +65,7 @@ describe('a stream that was cut', () => {
   });
 
   test('in a device, with a schema: the field is named', () => {
-    const { path } = diagnosisOf(stream.subarray(0, rtc.bodyOffset + 20), stream);
+    const { path } = diagnosisOf(stream.subarray(0, rtc.bodyOffset + 20), schemaOf(stream));
     expect(path.join(' > ')).toContain('mc146818rtc');
     expect(path.at(-1)).toBe('cmos_data');
   });
@@ -70,6 +77,109 @@ describe('a stream that was cut', () => {
       'TRUNCATED_IN_DEVICE',
     );
     expect(diagnosisOf(postcopy.subarray(0, first.offset)).cause).toBe('PACKAGE_CUT');
+  });
+});
+
+describe('a stream that was cut, with what the other side is', () => {
+  const state = (name: string, ...subsections: object[]): object => ({
+    vmsd_name: name,
+    version: 3,
+    fields: [{ name: 'level', type: 'uint32', size: 4 }],
+    ...(subsections.length > 0 && { subsections }),
+  });
+  const device = (name: string, ...subsections: object[]): object => ({
+    name,
+    instance_id: 0,
+    ...state(name.split('/').at(-1)!, ...subsections),
+  });
+  const vmdesc = (...devices: object[]): object => ({ page_size: 4096, devices });
+  /** Subsection `nic/queues`, version 1, without a byte of its own. */
+  const subsection = [5, 10, ...Buffer.from('nic/queues'), 0, 0, 0, 1];
+  const nic = (...more: number[]): Uint8Array => Uint8Array.of(0, 0, 0, 7, ...more);
+  const newStream = (): SyntheticStream => new SyntheticStream().begin();
+  const both = vmdesc(device('0:02.0/nic'), device('timer'));
+
+  function cut(stream: SyntheticStream, lengthBytes: number): Uint8Array {
+    return stream.end().subarray(0, -1 - lengthBytes);
+  }
+  const withQueues = (): SyntheticStream =>
+    newStream()
+      .device('0:02.0/nic', 3, nic(...subsection))
+      .device('timer', 4, nic());
+
+  test.each<[string, Uint8Array, Uint8Array, string]>([
+    [
+      'of another machine type',
+      stream.subarray(0, rtc.offset),
+      loadFixture('11.1', 'zoo-pc').stream,
+      'MACHINE_TYPE',
+    ],
+    [
+      'without a device that the stream has',
+      cut(newStream().device('0:02.0/nic', 3, nic()).device('timer', 4, nic()), 0),
+      newStream().end(vmdesc(device('timer'))),
+      'UNKNOWN_SECTION',
+    ],
+    [
+      'with the device at another address',
+      cut(newStream().device('0:02.0/nic', 3, nic()), 7),
+      newStream()
+        .device('0:03.0/nic', 3, nic())
+        .end(vmdesc(device('0:03.0/nic'))),
+      'UNKNOWN_SECTION',
+    ],
+    [
+      'without a subsection of the device at the break',
+      cut(newStream().device('0:02.0/nic', 3, nic(...subsection)), 5),
+      newStream().device('0:02.0/nic', 3, nic()).device('timer', 4, nic()).end(both),
+      'SUBSECTION_UNKNOWN',
+    ],
+    [
+      'of the same kind',
+      cut(newStream().device('0:02.0/nic', 3, nic()), 6),
+      newStream().device('0:02.0/nic', 3, nic()).device('timer', 4, nic()).end(both),
+      'TRUNCATED_IN_DEVICE',
+    ],
+    [
+      'whose guest did not need a subsection far before the break',
+      cut(withQueues(), 6),
+      newStream().device('0:02.0/nic', 3, nic()).device('timer', 4, nic()).end(both),
+      'TRUNCATED_IN_DEVICE',
+    ],
+  ])('%s', (_, bytes, other, cause) => {
+    const diagnosis = diagnosisOf(bytes, schemaOf(other));
+    expect(diagnosis).toMatchObject({ cause, offset: bytes.length });
+    const text = formatDiagnosis(diagnosis);
+    expect(text).toContain(`wherry explain ${cause}`);
+    expect(text).toMatch(/^ {2}do /m);
+    expect(text).not.toContain('{');
+  });
+
+  test('a dump has no such subsection, far before the break', () => {
+    const type = (name: string): object => ({
+      Name: name,
+      version_id: 3,
+      minimum_version_id: 1,
+      Description: {
+        name,
+        version_id: 3,
+        minimum_version_id: 1,
+        Fields: [{ field: 'level', version_id: 0, field_exists: false, size: 4 }],
+      },
+    });
+    const dump = parseDump(
+      JSON.stringify({
+        vmschkmachine: { Name: 'pc-q35-5.2' },
+        nic: type('nic'),
+        timer: type('timer'),
+      }),
+    );
+    const diagnosis = diagnosisOf(cut(withQueues(), 6), {
+      schema: schemaFromDump(dump),
+      side: { dump },
+    });
+    expect(diagnosis).toMatchObject({ cause: 'SUBSECTION_UNKNOWN' });
+    expect(diagnosis.likely).toContain("VM subsection 'nic/queues' in '0:02.0/nic' does not exist");
   });
 });
 

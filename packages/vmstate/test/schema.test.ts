@@ -79,7 +79,7 @@ describe('a schema of a vmdesc', () => {
     const schema = schemaOf(device('dev', 0, state('dev', [u8('x')])));
     expect(() => decode(schema, `01${b}`)).toThrow(
       expect.objectContaining({
-        code: 'SCHEMA_MISMATCH',
+        code: 'SUBSECTION_UNKNOWN',
         found: 'subsection dev/b',
         offset: 1001,
         path: ['dev'],

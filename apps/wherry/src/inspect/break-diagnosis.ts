@@ -1,15 +1,19 @@
-import type { WherryError } from '@wherry/bytes';
+import { WherryError } from '@wherry/bytes';
 import type { StreamModel, StreamWalk } from '@wherry/snapshot';
-import type { Schema } from '@wherry/vmstate';
 import { type Diagnosis, diagnose } from './diagnosis.ts';
+import { diagnoseFirstRefusal } from './first-refusal.ts';
 import { guessFormat } from './guess-format.ts';
+import type { SchemaFile } from './schema-file.ts';
 
-/** Says why a walk ended before the stream's end, with the cause that is behind it. */
+/**
+ * Says why a walk ended before the stream's end, with the cause that is behind it; with a schema of the
+ * other side also whether that side may have ended it.
+ */
 export function diagnoseBreak(
   error: WherryError,
   walk: StreamWalk,
   head: Uint8Array,
-  schema: Schema | undefined,
+  schemaFile: SchemaFile | undefined,
 ): Diagnosis {
   const { model, path } = walk;
   const diagnosis = diagnose(error, path);
@@ -21,8 +25,8 @@ export function diagnoseBreak(
     case 'UNEXPECTED_END':
       return {
         ...diagnosis,
-        ...fieldAtBreak(model, schema, diagnosis),
         cause: causeOfEnd(model, path, head),
+        ...bySchema(model, schemaFile, diagnosis),
       };
     case 'VALUE_OUT_OF_RANGE':
       if (model.partial === undefined || model.partial.kind === 'full') return diagnosis;
@@ -35,8 +39,8 @@ export function diagnoseBreak(
       if (model.partial?.kind !== 'full' || holdsVmdesc(model.partial.body)) return diagnosis;
       return {
         ...diagnosis,
-        ...fieldAtBreak(model, schema, diagnosis),
         cause: 'TRUNCATED_IN_DEVICE',
+        ...bySchema(model, schemaFile, diagnosis),
       };
     default:
       return diagnosis;
@@ -68,19 +72,28 @@ function causeOfEnd(model: StreamModel, path: readonly string[], head: Uint8Arra
   return model.items.length === 0 ? 'TRUNCATED_IN_HEADER' : 'TRUNCATED_BETWEEN_SECTIONS';
 }
 
-/** Names the field at which a device's state ends, where a schema of the machine was given. */
-function fieldAtBreak(
-  { partial }: StreamModel,
-  schema: Schema | undefined,
+/** Names the field at which a device's state ends, and what the machine of the schema refuses. */
+function bySchema(
+  model: StreamModel,
+  schemaFile: SchemaFile | undefined,
   { path }: Diagnosis,
-): { readonly path?: readonly string[] } {
-  if (partial?.body === undefined || schema === undefined) return {};
+): Partial<Diagnosis> {
+  if (schemaFile === undefined) return {};
+  const fields = fieldAtBreak(model, schemaFile);
+  return {
+    ...(fields.length > 0 && { path: [...path, ...fields] }),
+    ...diagnoseFirstRefusal(model, schemaFile),
+  };
+}
+
+function fieldAtBreak({ partial }: StreamModel, { schema }: SchemaFile): readonly string[] {
+  if (partial?.body === undefined) return [];
   try {
     schema.decode(partial, partial.body, partial.bodyOffset);
-    return {};
+    return [];
   } catch (error) {
-    const { path: fields = [] } = error as Partial<WherryError>;
-    return { path: [...path, ...fields.slice(1)] };
+    if (!(error instanceof WherryError)) throw error;
+    return error.path.slice(1);
   }
 }
 

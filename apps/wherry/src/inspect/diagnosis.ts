@@ -13,6 +13,8 @@ export interface Diagnosis {
   readonly expected?: string;
   readonly found?: string;
   readonly likely?: string;
+  /** What to do about it, where that is more than the cause's own action says. */
+  readonly action?: string;
 }
 
 /** Turns an error from reading a stream into a diagnosis; `path` is where the reader was, for errors that do not know it. */
@@ -45,7 +47,8 @@ export function formatDiagnosis(diagnosis: Diagnosis): string {
   add('likely', likely);
   const known = cause === undefined ? undefined : causeOf(cause);
   // An action that speaks of what a message names says nothing without the message.
-  if (known !== undefined && namesIn(known.action).length === 0) add('do', known.action);
+  const hasNames = known === undefined || namesIn(known.action).length > 0;
+  add('do', diagnosis.action ?? (hasNames ? undefined : known.action));
   if (known !== undefined) add('cause', `${known.code} (wherry explain ${known.code})`);
   return lines.join('\n');
 }

@@ -1,7 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { locate, type StreamModel, type WalkOptions } from '@wherry/snapshot';
-import type { Schema } from '@wherry/vmstate';
 import { CliError } from '../cli-error.ts';
 import { diagnoseBreak } from './break-diagnosis.ts';
 import { type Diagnosis, formatDiagnosis } from './diagnosis.ts';
@@ -12,7 +11,7 @@ import type { RamFiles } from './ram-files.ts';
 import { ReadProgress } from './read-progress.ts';
 import { fitLines } from './report-layout.ts';
 import type { ReportOptions } from './report-options.ts';
-import type { SchemaFile } from './schema-file.ts';
+import { machineTypeOf, type SchemaFile } from './schema-file.ts';
 import { walkSource } from './walk-source.ts';
 
 /**
@@ -30,7 +29,7 @@ export async function inspectFile(
     options.ramDirectory === undefined
       ? undefined
       : new (await import('./ram-files.ts')).RamFiles(options.ramDirectory, options.replace);
-  const walked = await walkFile(path, options, ram, schema);
+  const walked = await walkFile(path, options, ram, schemaFile);
   const { model } = walked;
   ram?.finish(model, walked.error === undefined);
   let error = walked.error;
@@ -41,7 +40,7 @@ export async function inspectFile(
     file: path,
     columns: process.stdout.columns ?? 80,
     schema,
-    schemaMachineType: schemaFile?.machineType,
+    schemaMachineType: machineTypeOf(schemaFile),
     isShown: options.isShown,
     packed: walked.packed,
     ramFiles: ram?.names,
@@ -65,7 +64,7 @@ async function walkFile(
   path: string,
   { at }: InspectOptions,
   ramSink: RamFiles | undefined,
-  schema: Schema | undefined,
+  schemaFile: SchemaFile | undefined,
 ): Promise<WalkedFile> {
   let input: Input | undefined;
   const progress = new ReadProgress(process.stderr, nameOf(path));
@@ -78,7 +77,7 @@ async function walkFile(
     );
     const { packed } = input;
     if (error === undefined) return { model: walk.model, error, packed };
-    const diagnosis = diagnoseBreak(error, walk, input.head, schema);
+    const diagnosis = diagnoseBreak(error, walk, input.head, schemaFile);
     return { model: walk.model, error: diagnosis, packed };
   } catch (error) {
     ramSink?.finish(undefined, false);

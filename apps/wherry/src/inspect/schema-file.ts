@@ -1,5 +1,12 @@
 import { WherryError } from '@wherry/bytes';
-import { parseDump, type Schema, schemaFromDump, schemaFromVmdesc } from '@wherry/vmstate';
+import { streamFacts } from '@wherry/snapshot';
+import {
+  type CheckSide,
+  parseDump,
+  type Schema,
+  schemaFromDump,
+  schemaFromVmdesc,
+} from '@wherry/vmstate';
 import { CliError } from '../cli-error.ts';
 import type { ByteSource } from './byte-source.ts';
 import { openInput } from './input.ts';
@@ -8,8 +15,14 @@ import { walkSource } from './walk-source.ts';
 /** What is known of a machine's devices from elsewhere than the stream. */
 export interface SchemaFile {
   readonly schema: Schema;
-  /** The machine type that it belongs to, where the file states it. */
-  readonly machineType: string | undefined;
+  /** The same file as one side of a check. */
+  readonly side: CheckSide;
+}
+
+/** Gives the machine type that a schema belongs to, where its file states it. */
+export function machineTypeOf(schemaFile: SchemaFile | undefined): string | undefined {
+  const side = schemaFile?.side;
+  return side?.dump === undefined ? side?.stream.machine : side.dump.machine;
 }
 
 /** A real dump has some 3 MiB. */
@@ -25,10 +38,10 @@ export async function readSchemaFile(path: string): Promise<SchemaFile> {
   try {
     if (input.head[0] === 0x7b) {
       const dump = parseDump(await readText(input.source, path));
-      return { schema: schemaFromDump(dump), machineType: dump.machine };
+      return { schema: schemaFromDump(dump), side: { dump } };
     }
     const { walk, error } = await walkSource(input.source, {});
-    const { vmdesc, configuration } = walk.model;
+    const { vmdesc } = walk.model;
     if (vmdesc?.value === undefined) {
       if (error !== undefined) throw error;
       throw new CliError(
@@ -36,7 +49,7 @@ export async function readSchemaFile(path: string): Promise<SchemaFile> {
         2,
       );
     }
-    return { schema: schemaFromVmdesc(vmdesc.value), machineType: configuration?.machineType };
+    return { schema: schemaFromVmdesc(vmdesc.value), side: { stream: streamFacts(walk.model) } };
   } catch (error) {
     if (!(error instanceof WherryError)) throw error;
     throw new CliError(`--schema ${path}: ${error.message}`, 2);

@@ -18,7 +18,8 @@ export interface Schema {
    *
    * @param body header and footer excluded; leaf values are views into it
    * @param offset absolute offset of the body, for the nodes and messages
-   * @throws VmstateError `SCHEMA_MISMATCH` when no reading fills the body, `SCHEMA_AMBIGUOUS` when several do
+   * @throws VmstateError `SCHEMA_MISMATCH` when no reading fills the body; `SUBSECTION_UNKNOWN` when it holds a
+   *   subsection that the schema has nowhere; `SCHEMA_AMBIGUOUS` when several readings fill it
    */
   decode(section: SectionHead, body: Uint8Array, offset?: number): readonly StateNode[];
 }
@@ -50,6 +51,7 @@ export function decodeByCandidates(
   whyUnknown: string,
 ): readonly StateNode[] {
   let closest: Mismatch | undefined;
+  let unknown: Mismatch | undefined;
   const readings: (readonly StateNode[])[] = [];
   for (const { exact } of candidates) {
     if (exact === undefined) continue;
@@ -59,9 +61,9 @@ export function decodeByCandidates(
     else closest ??= cursor.mismatch ?? mismatchAtEnd(cursor);
   }
   const open = candidates.filter(({ name, knowsSubsection }) => {
-    const unknown = unknownSubsection(body, name, knowsSubsection);
-    closest = unknown ?? closest; // an array of bytes could take it in, but that would be no reading
-    return unknown === undefined;
+    const own = unknownSubsection(body, name, knowsSubsection);
+    unknown ??= own; // an array of bytes could take it in, but that would be no reading
+    return own === undefined;
   });
   const levels = Math.max(0, ...open.map(({ openLayouts }) => openLayouts.length));
   for (let level = 0; level < levels && readings.length === 0; level++) {
@@ -78,7 +80,7 @@ export function decodeByCandidates(
   if (first === undefined) {
     const isKnown = candidates.length > 0;
     throw isKnown
-      ? mismatched(idstr, body, offset, closest)
+      ? mismatched(idstr, body, offset, unknown ?? closest, unknown !== undefined)
       : new VmstateError('SCHEMA_MISMATCH', 'The schema does not know a section', {
           expected: `an entry for ${idstr}`,
           found: 'none',
@@ -108,8 +110,10 @@ function mismatched(
   body: Uint8Array,
   offset: number,
   closest: Mismatch | undefined,
+  isSubsection: boolean,
 ): VmstateError {
-  return new VmstateError('SCHEMA_MISMATCH', 'A section differs from the schema', {
+  const code = isSubsection ? 'SUBSECTION_UNKNOWN' : 'SCHEMA_MISMATCH';
+  return new VmstateError(code, 'A section differs from the schema', {
     expected: closest?.expected ?? 'fields that fill the section',
     found: closest?.found ?? `${body.length} bytes that they do not`,
     offset: offset + (closest?.at ?? 0),
