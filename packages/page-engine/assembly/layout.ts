@@ -2,15 +2,15 @@
 //
 //   0     never used (a null pointer stays a null pointer)
 //   64    control: u32 doorbell, u32 waiting vCPUs
-//   128   receiver state                                       64 bytes
-//   192   sender state                                         64 bytes
-//   256   fault slots: of each vCPU, then of the devices        SLOT_BYTES each
+//   128   receiver state of each channel                       RECEIVER_BYTES each
+//   256   sender state                                         64 bytes
+//   320   fault slots: of each vCPU, then of the devices        SLOT_BYTES each
 //         block table, one entry a RAM block in every bank     ENTRY_BYTES each
 //         list of runs that a walk over a bitmap found            MAX_RUNS * RUN_BYTES
 //         edges of changed runs in a page                         EDGES_BYTES
 //         bitmaps of each segment: dirty, owed, received, written
 //         reserved region of the user (bank 0)
-//         send buffers, input buffer
+//         send buffers, an input buffer for each receiver
 //         XBZRLE cache: pages, then a tag each
 //         RAM, aligned to 2 MiB when a block has huge pages
 //
@@ -22,8 +22,9 @@ export const TARGET_PAGE_BYTES: u32 = 4096;
 export const DOORBELL_PTR: usize = 64;
 export const WAITING_PTR: usize = 68;
 export const RECEIVER_PTR: usize = 128;
-export const SENDER_PTR: usize = 192;
-export const SLOTS_PTR: usize = 256;
+export const RECEIVER_BYTES: usize = 64;
+export const SENDER_PTR: usize = 256;
+export const SLOTS_PTR: usize = 320;
 
 // Fault slot: written by its vCPU, except that the migration thread lowers the state to wake it.
 export const SLOT_BYTES: usize = 448;
@@ -60,7 +61,8 @@ export const EDGES_BYTES: usize = 8256;
 export const CACHE_TAG_BYTES: usize = 8;
 export const CACHE_LIFETIME: u32 = 2;
 
-// Receiver state
+// Receiver state: of the main channel, then of the one that brings requested pages in postcopy
+export const RECEIVERS: u32 = 2;
 export const RX_BLOCK: usize = 0; // u32: index + 1 of the current block, 0 none
 export const RX_POSTCOPY: usize = 4; // u32
 export const RX_GATHER_BLOCK: usize = 8; // u32: index + 1 of the block of an incomplete host page, 0 none
@@ -74,6 +76,7 @@ export const RX_NORMAL: usize = 40; // u32: pages of this call
 export const RX_ZERO: usize = 44; // u32
 export const RX_PLACED: usize = 48; // u32: host pages placed in this call
 export const RX_XBZRLE: usize = 52; // u32: pages of this call
+export const RX_OTHER: usize = 56; // u32 ptr of the other channel's receiver state
 
 // Sender state
 export const TX_NEXT_PAGE: usize = 0; // u32: first page of the segment that was not looked at
@@ -103,3 +106,4 @@ export const DECODE_XBZRLE_ENCODING: i32 = 9;
 export const DECODE_XBZRLE_LENGTH: i32 = 10;
 export const DECODE_XBZRLE_MISSING: i32 = 11;
 export const DECODE_XBZRLE_DATA: i32 = 12;
+export const DECODE_GATHERED: i32 = 13; // the other channel is bringing this host page

@@ -9,12 +9,12 @@
 
 import { clearBit, isSet, nextSet, setBit, setRange } from './bitmap';
 import {
-  DECODE_FILL, DECODE_FOREIGN, DECODE_NEED_MORE, DECODE_NO_BLOCK, DECODE_ORDER,
+  DECODE_FILL, DECODE_FOREIGN, DECODE_GATHERED, DECODE_NEED_MORE, DECODE_NO_BLOCK, DECODE_ORDER,
   DECODE_OUT_OF_RANGE, DECODE_RECEIVED, DECODE_RECORD, DECODE_UNKNOWN_BLOCK, DECODE_XBZRLE_DATA,
   DECODE_XBZRLE_ENCODING, DECODE_XBZRLE_LENGTH, DECODE_XBZRLE_MISSING, ENTRY_BLOCK_PAGES,
   ENTRY_BYTES, ENTRY_FIRST_PAGE, ENTRY_HOST_PAGES, ENTRY_NAME, ENTRY_NAME_BYTES, ENTRY_PAGES,
   ENTRY_RAM, ENTRY_RECEIVED, ENTRY_WRITTEN, RX_BLOCK, RX_EXPECTED, RX_GATHER_BLOCK,
-  RX_GATHER_NEXT, RX_NEEDED, RX_NORMAL, RX_PLACED, RX_POSITION, RX_POSTCOPY, RX_WORD,
+  RX_GATHER_NEXT, RX_NEEDED, RX_NORMAL, RX_OTHER, RX_PLACED, RX_POSITION, RX_POSTCOPY, RX_WORD,
   RX_WORD_BLOCK, RX_XBZRLE, RX_ZERO, SLOT_BLOCK, SLOT_BYTES, SLOT_PAGE, SLOT_STATE, SLOTS_PTR,
   TARGET_PAGE_BYTES, TARGET_PAGE_SHIFT, WAITING_PTR,
 } from './layout';
@@ -89,6 +89,7 @@ export function decode(
   state: usize, table: usize, blocks: u32, slots: u32, position: usize, end: usize,
 ): i32 {
   const postcopy = load<u32>(state, RX_POSTCOPY) != 0;
+  const other: usize = load<u32>(state, RX_OTHER);
   let current = load<u32>(state, RX_BLOCK);
   let gatherBlock = load<u32>(state, RX_GATHER_BLOCK);
   let gatherNext = load<u32>(state, RX_GATHER_NEXT);
@@ -217,6 +218,15 @@ export function decode(
         if (page != first) {
           expected = first;
           status = DECODE_ORDER;
+          break;
+        }
+        // Two channels that gather one host page in its place would write over a page that is present.
+        if (
+          load<u32>(other, RX_GATHER_BLOCK) == block &&
+          (load<u32>(other, RX_GATHER_NEXT) & ~(perHost - 1)) == first
+        ) {
+          expected = first;
+          status = DECODE_GATHERED;
           break;
         }
       }

@@ -16,13 +16,14 @@ export {
 export { PageBitmap } from './page-bitmap.ts';
 export { PageScanner } from './page-scanner.ts';
 export { RamBlock, type RamSegment } from './ram-block.ts';
+export type { RamChunk } from './ram-chunk.ts';
 export {
   type DecodeResult,
   type IoBuffer,
+  type RamChannel,
   RamReceiver,
 } from './ram-receiver.ts';
 export {
-  type RamChunk,
   RamSender,
   type RamSenderOptions,
 } from './ram-sender.ts';

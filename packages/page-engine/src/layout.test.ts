@@ -56,8 +56,8 @@ describe('planRam', () => {
               [0, plan.tablePtr + specs.length * layout.ENTRY_BYTES],
               [plan.runsPtr, plan.runsPtr + layout.MAX_RUNS * layout.RUN_BYTES],
               [plan.edgesPtr, plan.edgesPtr + layout.EDGES_BYTES],
-              [bank.inputPtr, bank.inputPtr + plan.inputBytes],
               [bank.cachePtr, bank.cachePtr + 65536 + 16 * layout.CACHE_TAG_BYTES],
+              ...bank.inputPtrs.map((ptr): [number, number] => [ptr, ptr + plan.inputBytes]),
               ...bank.sendPtrs.map((ptr): [number, number] => [ptr, ptr + 65536]),
             ];
             if (index === 0) used.push([bank.reservedPtr, bank.reservedPtr + 12345]);

@@ -7,8 +7,9 @@ export const TARGET_PAGE_BYTES = 4096;
 export const DOORBELL_PTR = 64;
 export const WAITING_PTR = 68;
 export const RECEIVER_PTR = 128;
-export const SENDER_PTR = 192;
-export const SLOTS_PTR = 256;
+export const RECEIVER_BYTES = 64;
+export const SENDER_PTR = 256;
+export const SLOTS_PTR = 320;
 export const SLOT_BYTES = 448;
 export const SLOT_STATE = 0;
 export const SLOT_BLOCK = 4;
@@ -34,6 +35,7 @@ export const MAX_RUNS = 512;
 export const EDGES_BYTES = 8256;
 export const CACHE_TAG_BYTES = 8;
 export const CACHE_LIFETIME = 2;
+export const RECEIVERS = 2;
 export const RX_BLOCK = 0;
 export const RX_POSTCOPY = 4;
 export const RX_GATHER_BLOCK = 8;
@@ -47,6 +49,7 @@ export const RX_NORMAL = 40;
 export const RX_ZERO = 44;
 export const RX_PLACED = 48;
 export const RX_XBZRLE = 52;
+export const RX_OTHER = 56;
 export const TX_NEXT_PAGE = 0;
 export const TX_NORMAL = 4;
 export const TX_ZERO = 8;
@@ -72,6 +75,7 @@ export const DECODE_XBZRLE_ENCODING = 9;
 export const DECODE_XBZRLE_LENGTH = 10;
 export const DECODE_XBZRLE_MISSING = 11;
 export const DECODE_XBZRLE_DATA = 12;
+export const DECODE_GATHERED = 13;
 
 /** Holds the longest page record: be64, name length, name, encoding and length of XBZRLE, page. */
 export const MAX_RECORD_BYTES: number = 8 + 1 + 255 + 3 + TARGET_PAGE_BYTES;
@@ -109,7 +113,7 @@ export interface GuestRamOptions {
   readonly vcpus?: number;
   /** Sizes a region in bank 0 that belongs to the user. Default 0. */
   readonly reservedBytes?: number;
-  /** Sizes each send buffer and, with 8 KiB more, the input buffer. Default 1 MiB. */
+  /** Sizes each send buffer and, with 8 KiB more, each of two input buffers. Default 1 MiB. */
   readonly ioBufferBytes?: number;
   /** Counts the send buffers. Default 4. */
   readonly ioBuffers?: number;
@@ -139,7 +143,8 @@ export interface BankPlan {
   readonly wasmPages: number;
   readonly reservedPtr: number;
   readonly sendPtrs: readonly number[];
-  readonly inputPtr: number;
+  /** By receiver. */
+  readonly inputPtrs: readonly number[];
   readonly cachePtr: number;
   readonly segments: readonly SegmentPlan[];
 }
@@ -248,7 +253,7 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
   const inputBytes = options.ioBufferBytes + INPUT_SLACK_BYTES;
   const buffersBytes =
     options.ioBuffers * align(options.ioBufferBytes, TARGET_PAGE_BYTES) +
-    align(inputBytes, TARGET_PAGE_BYTES);
+    RECEIVERS * align(inputBytes, TARGET_PAGE_BYTES);
   const cacheBytes = align(
     (options.xbzrleCacheBytes / TARGET_PAGE_BYTES) * (TARGET_PAGE_BYTES + CACHE_TAG_BYTES),
     TARGET_PAGE_BYTES,
@@ -314,7 +319,13 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
         { length: options.ioBuffers },
         (_, i) => buffersPtr + i * align(options.ioBufferBytes, TARGET_PAGE_BYTES),
       ),
-      inputPtr: buffersPtr + options.ioBuffers * align(options.ioBufferBytes, TARGET_PAGE_BYTES),
+      inputPtrs: Array.from(
+        { length: RECEIVERS },
+        (_, i) =>
+          buffersPtr +
+          options.ioBuffers * align(options.ioBufferBytes, TARGET_PAGE_BYTES) +
+          i * align(inputBytes, TARGET_PAGE_BYTES),
+      ),
       cachePtr,
       segments,
     });

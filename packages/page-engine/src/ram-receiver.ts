@@ -4,6 +4,7 @@ import type { GuestRam } from './guest-ram.ts';
 import {
   DECODE_FILL,
   DECODE_FOREIGN,
+  DECODE_GATHERED,
   DECODE_NEED_MORE,
   DECODE_NO_BLOCK,
   DECODE_ORDER,
@@ -14,12 +15,14 @@ import {
   DECODE_XBZRLE_ENCODING,
   DECODE_XBZRLE_LENGTH,
   DECODE_XBZRLE_MISSING,
+  RECEIVER_BYTES,
   RECEIVER_PTR,
   RX_BLOCK,
   RX_EXPECTED,
   RX_GATHER_BLOCK,
   RX_NEEDED,
   RX_NORMAL,
+  RX_OTHER,
   RX_PLACED,
   RX_POSITION,
   RX_POSTCOPY,
@@ -33,6 +36,11 @@ import type { RamBlock } from './ram-block.ts';
 
 /** The first step into another bank; doubled while steps are used up whole. Holds any record. */
 const FIRST_STEP_BYTES = 8192;
+
+/** Names what page records come over: the stream, or in postcopy the connection for requested pages. */
+export type RamChannel = 'main' | 'preempt';
+
+const CHANNELS: readonly RamChannel[] = ['main', 'preempt'];
 
 /** Names the buffer that a transport reads into. */
 export interface IoBuffer {
@@ -65,6 +73,8 @@ export interface DecodeResult {
 export class RamReceiver {
   readonly input: IoBuffer;
   readonly #ram: GuestRam;
+  readonly #index: number;
+  readonly #statePtr: number;
   /** The bank in which the last record was decoded: its receiver state is the valid one. */
   #bank: Bank;
   readonly #result = {
@@ -79,13 +89,20 @@ export class RamReceiver {
   #xbzrlePages = 0;
   #placedHostPages = 0;
 
-  constructor(ram: GuestRam) {
+  /** A guest memory has one receiver of each channel at a time; they do not disturb each other. */
+  constructor(ram: GuestRam, channel: RamChannel = 'main') {
     this.#ram = ram;
     this.#bank = ram.banks[0]!;
+    const index = CHANNELS.indexOf(channel);
+    this.#index = index;
     const { bytes, plan } = ram.banks[0]!;
-    const ptr = plan.inputPtr;
+    const ptr = plan.inputPtrs[index]!;
     this.input = { bytes: bytes.subarray(ptr, ptr + ram.plan.inputBytes), ptr };
-    for (const bank of ram.banks) bank.setU32(RECEIVER_PTR + RX_POSTCOPY, 0);
+    this.#statePtr = RECEIVER_PTR + index * RECEIVER_BYTES;
+    for (const bank of ram.banks) {
+      bank.setU32(this.#statePtr + RX_POSTCOPY, 0);
+      bank.setU32(this.#statePtr + RX_OTHER, RECEIVER_PTR + (1 - index) * RECEIVER_BYTES);
+    }
     this.reset();
   }
 
@@ -107,25 +124,25 @@ export class RamReceiver {
 
   /** Returns the block that a record with CONTINUE would mean. */
   get currentBlock(): RamBlock | undefined {
-    return this.#ram.blocks[this.#bank.getU32(RECEIVER_PTR + RX_BLOCK) - 1];
+    return this.#ram.blocks[this.#bank.getU32(this.#statePtr + RX_BLOCK) - 1];
   }
 
   /** Tells that a host page has come in part. */
   get hostPageIncomplete(): boolean {
-    return this.#bank.getU32(RECEIVER_PTR + RX_GATHER_BLOCK) !== 0;
+    return this.#bank.getU32(this.#statePtr + RX_GATHER_BLOCK) !== 0;
   }
 
   /** Forgets the current block and an incomplete host page: call it at a new connection. */
   reset(): void {
     for (const bank of this.#ram.banks) {
-      bank.setU32(RECEIVER_PTR + RX_BLOCK, 0);
-      bank.setU32(RECEIVER_PTR + RX_GATHER_BLOCK, 0);
+      bank.setU32(this.#statePtr + RX_BLOCK, 0);
+      bank.setU32(this.#statePtr + RX_GATHER_BLOCK, 0);
     }
   }
 
   /** Places whole host pages from now on, each once. */
   enterPostcopy(): void {
-    for (const bank of this.#ram.banks) bank.setU32(RECEIVER_PTR + RX_POSTCOPY, 1);
+    for (const bank of this.#ram.banks) bank.setU32(this.#statePtr + RX_POSTCOPY, 1);
   }
 
   /**
@@ -150,11 +167,11 @@ export class RamReceiver {
       const bank = this.#bank;
       const isHome = bank.index === 0;
       const stepEnd = isHome ? end : Math.min(position + stepBytes, end);
-      const from = bank.plan.inputPtr + (isHome ? position : 0);
+      const from = bank.plan.inputPtrs[this.#index]! + (isHome ? position : 0);
       // A record whose page lies in another bank is read from a copy there.
       if (!isHome) bank.bytes.set(this.input.bytes.subarray(position, stepEnd), from);
       const status = this.#run(bank, from, from + stepEnd - position);
-      const used = bank.getU32(RECEIVER_PTR + RX_POSITION) - from;
+      const used = bank.getU32(this.#statePtr + RX_POSITION) - from;
       position += used;
       if (status === DECODE_FOREIGN) {
         this.#moveTo(this.#bankOfRecord(bank));
@@ -172,35 +189,35 @@ export class RamReceiver {
   #run(bank: Bank, from: number, to: number): number {
     const { tablePtr, slots } = this.#ram.plan;
     const blocks = this.#ram.blocks.length;
-    const status = bank.engine.decode(RECEIVER_PTR, tablePtr, blocks, slots, from, to);
-    this.#normalPages += bank.getU32(RECEIVER_PTR + RX_NORMAL);
-    this.#zeroPages += bank.getU32(RECEIVER_PTR + RX_ZERO);
-    this.#xbzrlePages += bank.getU32(RECEIVER_PTR + RX_XBZRLE);
-    this.#placedHostPages += bank.getU32(RECEIVER_PTR + RX_PLACED);
+    const status = bank.engine.decode(this.#statePtr, tablePtr, blocks, slots, from, to);
+    this.#normalPages += bank.getU32(this.#statePtr + RX_NORMAL);
+    this.#zeroPages += bank.getU32(this.#statePtr + RX_ZERO);
+    this.#xbzrlePages += bank.getU32(this.#statePtr + RX_XBZRLE);
+    this.#placedHostPages += bank.getU32(this.#statePtr + RX_PLACED);
     return status;
   }
 
   #bankOfRecord(bank: Bank): Bank {
-    const block = this.#ram.blocks[bank.getU32(RECEIVER_PTR + RX_WORD_BLOCK) - 1]!;
+    const block = this.#ram.blocks[bank.getU32(this.#statePtr + RX_WORD_BLOCK) - 1]!;
     const page = Number(this.#word(bank) >> 12n);
     const segment = block.segments.findLast(({ firstPage }) => firstPage <= page)!;
     return this.#ram.banks[segment.bank]!;
   }
 
   #moveTo(bank: Bank): void {
-    bank.setU32(RECEIVER_PTR + RX_BLOCK, this.#bank.getU32(RECEIVER_PTR + RX_BLOCK));
+    bank.setU32(this.#statePtr + RX_BLOCK, this.#bank.getU32(this.#statePtr + RX_BLOCK));
     this.#bank = bank;
   }
 
   #word(bank: Bank): bigint {
-    return bank.view.getBigUint64(RECEIVER_PTR + RX_WORD, true);
+    return bank.view.getBigUint64(this.#statePtr + RX_WORD, true);
   }
 
   #settle(bank: Bank, status: number, position: number): void {
     const result = this.#result;
     if (status === DECODE_NEED_MORE) {
       result.status = 'need-more';
-      result.bytesNeeded = bank.getU32(RECEIVER_PTR + RX_NEEDED);
+      result.bytesNeeded = bank.getU32(this.#statePtr + RX_NEEDED);
       return;
     }
     result.flags = Number(this.#word(bank) & 0xfffn);
@@ -216,8 +233,8 @@ export class RamReceiver {
     const word = this.#word(bank);
     const offsetBytes = word & ~0xfffn;
     const flags = Number(word & 0xfffn);
-    const block = this.#ram.blocks[bank.getU32(RECEIVER_PTR + RX_WORD_BLOCK) - 1];
-    const expectedPage = bank.getU32(RECEIVER_PTR + RX_EXPECTED);
+    const block = this.#ram.blocks[bank.getU32(this.#statePtr + RX_WORD_BLOCK) - 1];
+    const expectedPage = bank.getU32(this.#statePtr + RX_EXPECTED);
     const fail = (
       code: PageEngineErrorCode,
       message: string,
@@ -281,6 +298,13 @@ export class RamReceiver {
           this.#expectedPage(bank, block, expectedPage),
           `${page} of RAM block ${block.name}`,
         );
+      case DECODE_GATHERED:
+        return fail(
+          'HOST_PAGE_ORDER',
+          `${where}: the source sends one host page over two channels`,
+          `its first target page over the ${CHANNELS[this.#index]} channel alone`,
+          `${page}, of which a part came over the other channel`,
+        );
       case DECODE_XBZRLE_ENCODING:
         return fail(
           'XBZRLE_INVALID',
@@ -318,7 +342,7 @@ export class RamReceiver {
 
   /** Names the page that had to come: of the incomplete host page, or a host page's first. */
   #expectedPage(bank: Bank, block: RamBlock, page: number): string {
-    const gathered = this.#ram.blocks[bank.getU32(RECEIVER_PTR + RX_GATHER_BLOCK) - 1] ?? block;
+    const gathered = this.#ram.blocks[bank.getU32(this.#statePtr + RX_GATHER_BLOCK) - 1] ?? block;
     const segment = gathered.segments.find((candidate) => candidate.bank === bank.index)!;
     return `page ${segment.firstPage + page} of RAM block ${gathered.name}`;
   }

@@ -16,10 +16,9 @@ import {
   TX_ZERO,
 } from './layout.ts';
 import type { RamBlock } from './ram-block.ts';
+import type { RamChunk } from './ram-chunk.ts';
+import { RequestQueue } from './request-queue.ts';
 import { XbzrleCache, type XbzrleStatistics } from './xbzrle-cache.ts';
-
-/** Caps the queue of requests; beyond it a page waits for the background. */
-const MAX_REQUESTS = 65_536;
 
 export interface RamSenderOptions {
   /** Limits the chunks that are out at a time; at most the guest memory's ioBuffers. */
@@ -27,26 +26,16 @@ export interface RamSenderOptions {
   /** Sends zero pages as ZERO records. Default true. */
   readonly zeroPages?: boolean;
   /**
+   * Answers requests over a channel of their own in postcopy, through {@link RamSender.nextRequested}.
+   * Default false: {@link RamSender.next} puts them before the background.
+   */
+  readonly preempt?: boolean;
+  /**
    * Sends the changes of pages that were sent before, from the second round of precopy on, as XBZRLE
    * records, and keeps so many bytes of pages for it: a power of two, at most the guest memory's
    * xbzrleCacheBytes. Default 0: no XBZRLE.
    */
   readonly xbzrleCacheBytes?: number;
-}
-
-/** Holds encoded page records in a buffer that is the caller's until it is released. */
-export interface RamChunk {
-  /** Views guest-side memory: valid until release. */
-  readonly bytes: Uint8Array;
-  readonly normalPages: number;
-  readonly zeroPages: number;
-  readonly xbzrlePages: number;
-  /** Tells that the chunk answers requests of the destination. */
-  readonly requested: boolean;
-  /** Tells that nothing is owed any more behind this chunk's last page. */
-  readonly endOfRound: boolean;
-  /** Gives the buffer back; once is enough, more does nothing. */
-  release(): void;
 }
 
 interface SenderSegment {
@@ -64,7 +53,16 @@ interface Run {
   readonly end: number;
 }
 
+/** What a channel to the destination needs to know of what went over it before. */
+interface Channel {
+  /** The block that a record with CONTINUE would mean. */
+  named: RamBlock | undefined;
+  /** Postcopy: the rest of the host page of which a part is on its way. */
+  unfinished: Run | undefined;
+}
+
 interface OpenChunk {
+  readonly channel: Channel;
   readonly buffer: number;
   readonly limitBytes: number;
   bank: Bank | undefined;
@@ -90,11 +88,13 @@ export class RamSender {
   #owed = 0;
   #roundComplete = false;
   #postcopy = false;
-  #namedBlock: RamBlock | undefined;
-  /** Postcopy: the host page of which a part is on its way. */
-  #unfinished: Run | undefined;
+  readonly #main: Channel = { named: undefined, unfinished: undefined };
+  /** Where requests are answered: the main channel too, unless they have one of their own. */
+  readonly #urgent: Channel;
+  /** The destination waits for the host page that the main channel is inside of. */
+  #mainIsAwaited = false;
   readonly #xbzrle: XbzrleCache;
-  readonly #requests: { readonly block: RamBlock; from: number; readonly to: number }[] = [];
+  readonly #requests = new RequestQueue();
   #normalPages = 0;
   #zeroPages = 0;
   #bytes = 0;
@@ -114,6 +114,8 @@ export class RamSender {
     );
     this.#freeBuffers = Array.from({ length: buffers }, (_, i) => i);
     this.#findZeroPages = options.zeroPages ?? true;
+    this.#urgent =
+      options.preempt === true ? { named: undefined, unfinished: undefined } : this.#main;
     this.#segments = ram.blocks.flatMap((block) =>
       block.segments.map((plan) => ({
         block,
@@ -157,12 +159,14 @@ export class RamSender {
 
   /** Tells that the next chunk goes on inside a host page: what is sent between must not part it. */
   get insideHostPage(): boolean {
-    return this.#unfinished !== undefined;
+    return this.#main.unfinished !== undefined;
   }
 
-  /** Tells that the destination waits for pages: the next chunk holds them first. */
+  /** Tells that the destination waits for pages of the {@link next} chunk, which holds them first. */
   get hasRequests(): boolean {
-    return this.#requests.length > 0;
+    return (
+      this.#mainIsAwaited || (this.#urgent === this.#main && this.#requests.first !== undefined)
+    );
   }
 
   /** Owes every page and begins the first round. */
@@ -202,9 +206,12 @@ export class RamSender {
    * is on its way are forgotten. Call it when no chunk is out, then {@link oweMissing} for each block.
    */
   reconnect(): void {
-    this.#namedBlock = undefined;
-    this.#unfinished = undefined;
-    this.#requests.length = 0;
+    for (const channel of [this.#main, this.#urgent]) {
+      channel.named = undefined;
+      channel.unfinished = undefined;
+    }
+    this.#mainIsAwaited = false;
+    this.#requests.clear();
     this.startRound();
   }
 
@@ -258,32 +265,22 @@ export class RamSender {
   /**
    * Queues a request of the destination; pages that are no longer owed are passed over.
    * @throws PageEngineError REQUEST_OUT_OF_RANGE, REQUEST_UNALIGNED
-   * @see QEMU migration/migration.c: migrate_handle_rp_req_pages
    */
   request(block: RamBlock, startBytes: number, lengthBytes: number): void {
-    const refuse = (code: 'REQUEST_OUT_OF_RANGE' | 'REQUEST_UNALIGNED', problem: string): never => {
-      throw new PageEngineError(
-        code,
-        `request of ${lengthBytes} bytes at ${startBytes} of RAM block ${block.name}: ${problem}`,
-        { block: block.name, offsetBytes: startBytes, lengthBytes },
-      );
-    };
-    if (
-      !Number.isSafeInteger(startBytes) ||
-      !Number.isSafeInteger(lengthBytes) ||
-      startBytes < 0 ||
-      lengthBytes <= 0 ||
-      startBytes + lengthBytes > block.lengthBytes
-    ) {
-      refuse('REQUEST_OUT_OF_RANGE', `the block has ${block.lengthBytes} bytes`);
-    }
-    if (startBytes % TARGET_PAGE_BYTES !== 0 || lengthBytes % TARGET_PAGE_BYTES !== 0) {
-      refuse('REQUEST_UNALIGNED', `start and length must be multiples of ${TARGET_PAGE_BYTES}`);
-    }
-    const perHost = block.hostPageBytes / TARGET_PAGE_BYTES;
-    const from = Math.floor(startBytes / block.hostPageBytes) * perHost;
-    const to = Math.ceil((startBytes + lengthBytes) / block.hostPageBytes) * perHost;
-    if (this.#requests.length < MAX_REQUESTS) this.#requests.push({ block, from, to });
+    this.#requests.push(block, startBytes, lengthBytes);
+  }
+
+  /** Tells that {@link next} has something to encode: not all that is owed is on its way as an answer. */
+  get hasNext(): boolean {
+    return this.#owed > this.#claimedPages;
+  }
+
+  /** Owed pages that are not the background's: the rest of a host page that answers a request. */
+  get #claimedPages(): number {
+    const { unfinished } = this.#urgent;
+    return unfinished === undefined || this.#urgent === this.#main
+      ? 0
+      : unfinished.end - unfinished.page;
   }
 
   /**
@@ -294,12 +291,37 @@ export class RamSender {
    * @throws PageEngineError BAD_OPTION
    */
   next(maxBytes: number = this.#ram.plan.options.ioBufferBytes): RamChunk | undefined {
+    const chunk = this.hasNext ? this.#open(this.#main, maxBytes) : undefined;
+    if (chunk === undefined) return undefined;
+    do {
+      const isFull = this.#postcopy && (!this.#endHostPage(chunk) || this.#encodeRequests(chunk));
+      if (!isFull) this.#encodeBackground(chunk);
+      // All that this sweep met may be unchanged.
+    } while (chunk.bytes === 0 && this.hasNext);
+    return this.#close(chunk);
+  }
+
+  /**
+   * Encodes host pages that were requested, for the channel of requests: the main one may be inside
+   * another host page meanwhile. The one that it is inside of is left to it.
+   * @returns undefined when no request is left, or when every buffer is out
+   * @throws PageEngineError BAD_OPTION
+   */
+  nextRequested(maxBytes: number = this.#ram.plan.options.ioBufferBytes): RamChunk | undefined {
+    if (this.#urgent === this.#main || !this.#postcopy) return undefined;
+    const chunk = this.#open(this.#urgent, maxBytes);
+    if (chunk === undefined) return undefined;
+    if (this.#endHostPage(chunk)) this.#encodeRequests(chunk);
+    return this.#close(chunk);
+  }
+
+  #open(channel: Channel, maxBytes: number): OpenChunk | undefined {
     if (!(maxBytes > 0)) throw new PageEngineError('BAD_OPTION', `maxBytes is ${maxBytes}`);
-    if (this.#owed === 0) return undefined;
     const buffer = this.#freeBuffers.pop();
     if (buffer === undefined) return undefined;
     const { ioBufferBytes } = this.#ram.plan.options;
-    const chunk: OpenChunk = {
+    return {
+      channel,
       buffer,
       limitBytes: Math.min(Math.max(maxBytes, MAX_RECORD_BYTES), ioBufferBytes),
       bank: undefined,
@@ -307,41 +329,44 @@ export class RamSender {
       normalPages: 0,
       zeroPages: 0,
       xbzrlePages: 0,
-      requested: false,
+      requested: channel !== this.#main || this.#mainIsAwaited,
     };
-    do {
-      const isServed = this.#postcopy && this.#encodeRequested(chunk);
-      if (!isServed) this.#encodeBackground(chunk);
-      // All that this sweep met may be unchanged.
-    } while (chunk.bytes === 0 && this.#owed > 0);
-    return this.#close(chunk);
+  }
+
+  /** Ends the host page of which a part went over the chunk's channel; returns whether it went in. */
+  #endHostPage(chunk: OpenChunk): boolean {
+    const { unfinished } = chunk.channel;
+    return unfinished === undefined || this.#encode(chunk, unfinished);
   }
 
   /**
-   * Ends the host page that is on its way, then serves the requests, as far as the chunk goes.
+   * Serves the requests, as far as the chunk goes, if it is of their channel.
    * @returns whether the chunk is to go out as it is
    */
-  #encodeRequested(chunk: OpenChunk): boolean {
-    if (this.#unfinished !== undefined) {
-      const run = this.#unfinished;
-      this.#unfinished = undefined;
-      if (!this.#encode(chunk, run)) return true;
-    }
-    for (let request = this.#requests[0]; request; request = this.#requests[0]) {
+  #encodeRequests(chunk: OpenChunk): boolean {
+    if (chunk.channel !== this.#urgent) return false;
+    for (let request = this.#requests.first; request; request = this.#requests.first) {
       const run = this.#owedRun(request.block, request.from, request.to);
       if (run === undefined) {
         this.#requests.shift();
         continue;
       }
-      if (chunk.bank !== undefined && chunk.bank !== run.segment.bank) return true;
+      const { segment } = run;
+      const { unfinished } = this.#main;
+      if (unfinished?.segment === segment && unfinished.page === run.page) {
+        this.#mainIsAwaited = true;
+        request.from = segment.plan.firstPage + unfinished.end;
+        continue;
+      }
+      if (chunk.bank !== undefined && chunk.bank !== segment.bank) return true;
       const { bytes } = chunk;
       const done = this.#encode(chunk, run);
       if (chunk.bytes === bytes) return true;
       chunk.requested = true;
       // The background goes on from here: the guest is likely to touch what comes next.
-      this.#cursorSegment = this.#segments.indexOf(run.segment);
+      this.#cursorSegment = this.#segments.indexOf(segment);
       this.#cursorPage = run.page;
-      request.from = run.segment.plan.firstPage + run.page;
+      request.from = segment.plan.firstPage + run.page;
       if (!done) return true;
     }
     return chunk.requested;
@@ -356,13 +381,28 @@ export class RamSender {
     while (this.#cursorSegment < this.#segments.length) {
       const segment = this.#segments[this.#cursorSegment]!;
       if (chunk.bank !== undefined && chunk.bank !== segment.bank) return;
-      const run: Run = { segment, page: this.#cursorPage, end: segment.plan.pages };
+      const run = this.#unclaimed({ segment, page: this.#cursorPage, end: segment.plan.pages });
       const done = this.#encode(chunk, run);
       this.#cursorPage = run.page;
       if (!done) return;
+      if (run.end < segment.plan.pages) continue;
       this.#cursorSegment++;
       this.#cursorPage = 0;
     }
+  }
+
+  /** Cuts from a run of the background what is on its way as an answer, and what lies behind it. */
+  #unclaimed(run: Run): Run {
+    const { unfinished } = this.#urgent;
+    if (
+      unfinished === undefined ||
+      unfinished.segment !== run.segment ||
+      run.page >= unfinished.end
+    )
+      return run;
+    return run.page < unfinished.page
+      ? { ...run, end: unfinished.page }
+      : { ...run, page: unfinished.end };
   }
 
   /** Encodes a run as far as the chunk has room; returns whether all of it went in. */
@@ -372,7 +412,7 @@ export class RamSender {
     const bytes = bank.engine.encode(
       SENDER_PTR,
       this.#ram.plan.tablePtr + block.index * ENTRY_BYTES,
-      this.#namedBlock === block ? 1 : 0,
+      chunk.channel.named === block ? 1 : 0,
       run.page,
       run.end,
       ptr + chunk.bytes,
@@ -387,19 +427,18 @@ export class RamSender {
     this.#owed -= normalPages + zeroPages + xbzrlePages + unchangedPages;
     this.#xbzrle.count(bank);
     if (bytes > 0) {
-      this.#namedBlock = block;
+      chunk.channel.named = block;
       chunk.bank = bank;
       chunk.bytes += bytes;
       chunk.normalPages += normalPages;
       chunk.zeroPages += zeroPages;
       chunk.xbzrlePages += xbzrlePages;
     }
-    const done = run.page >= run.end;
-    if (!done && this.#postcopy && run.page % perHost !== 0) {
-      const end = run.page - (run.page % perHost) + perHost;
-      this.#unfinished = { segment: run.segment, page: run.page, end };
-    }
-    return done;
+    const isInside = this.#postcopy && run.page < run.end && run.page % perHost !== 0;
+    const end = run.page - (run.page % perHost) + perHost;
+    chunk.channel.unfinished = isInside ? { segment: run.segment, page: run.page, end } : undefined;
+    if (chunk.channel === this.#main && !isInside) this.#mainIsAwaited = false;
+    return run.page >= run.end;
   }
 
   #close(chunk: OpenChunk): RamChunk | undefined {
@@ -441,7 +480,7 @@ export class RamSender {
     return false;
   }
 
-  /** Finds the first owed page of a block's range and what follows in the same segment. */
+  /** Finds the first owed page of a block's range and what follows of its host page. */
   #owedRun(block: RamBlock, from: number, to: number): Run | undefined {
     for (const segment of this.#segments) {
       if (segment.block !== block) continue;
@@ -450,7 +489,8 @@ export class RamSender {
       const end = Math.min(to - firstPage, pages);
       if (first >= end) continue;
       const page = segment.bank.engine.nextSet(owedPtr, first, end);
-      if (page < end) return { segment, page, end };
+      if (page < end)
+        return { segment, page, end: page - (page % segment.perHost) + segment.perHost };
     }
     return undefined;
   }

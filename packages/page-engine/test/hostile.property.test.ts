@@ -8,13 +8,14 @@ function outside(ram: GuestRam): string {
   return ram.banks
     .map(({ bytes, plan }) => {
       const ramStart = plan.segments[0]!.ptr;
+      const inputPtr = plan.inputPtrs[0]!;
       const control = Buffer.from(bytes.slice(192, ram.plan.banks[0]!.segments[0]!.dirtyPtr));
-      const between = Buffer.from(bytes.slice(plan.reservedPtr, plan.inputPtr));
+      const between = Buffer.from(bytes.slice(plan.reservedPtr, inputPtr));
       const gap = plan.segments.map(({ ptr, pages }, i) => {
         const end = ptr + pages * 4096;
         return Buffer.from(bytes.slice(end, plan.segments[i + 1]?.ptr ?? bytes.length));
       });
-      const slack = Buffer.from(bytes.slice(plan.inputPtr + ram.plan.inputBytes, ramStart));
+      const slack = Buffer.from(bytes.slice(inputPtr + ram.plan.inputBytes, ramStart));
       return Buffer.concat([control, between, slack, ...gap]).toString('latin1');
     })
     .join('|');
