@@ -1,4 +1,3 @@
-import { connect, createServer, type Socket } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
 import {
   expectGuestRuns,
@@ -9,11 +8,12 @@ import {
   until,
   untilStatus,
 } from './processes.ts';
+import { Link } from './recorded-link.ts';
 
 const lab = new Lab();
-const cuts: (() => void)[] = [];
+const links: Link[] = [];
 afterEach(async () => {
-  for (const cut of cuts.splice(0)) cut();
+  for (const link of links.splice(0)) link.cut();
   await lab.close();
 });
 
@@ -35,36 +35,14 @@ async function inPostcopy(): Promise<[RunningHost, RunningHost, cut: () => void]
     'max-postcopy-bandwidth': 500_000,
   });
   await destination.client.execute('migrate-incoming', { uri: 'tcp:127.0.0.1:0' });
-  const link = await relay(await incomingPort(destination));
+  const link = await Link.open(lab, await incomingPort(destination));
+  links.push(link);
   await source.client.execute('migrate', { uri: link.uri });
   await untilStatus(source, 'active');
   await source.client.execute('migrate-start-postcopy');
   await untilStatus(destination, 'postcopy-active');
   await untilStatus(source, 'postcopy-active');
-  return [source, destination, link.cut];
-}
-
-/** A relay to a port; `cut` breaks what goes through it. */
-async function relay(port: number) {
-  const sockets = new Set<Socket>();
-  const path = await lab.path('relay');
-  const server = createServer({ allowHalfOpen: true }, (near) => {
-    const far = connect({ host: '127.0.0.1', port, allowHalfOpen: true });
-    for (const [from, to] of [
-      [near, far],
-      [far, near],
-    ] as const) {
-      sockets.add(from);
-      from.on('error', () => to.destroy()).pipe(to);
-    }
-  });
-  await new Promise<void>((resolve) => server.listen(path, resolve));
-  const cut = (): void => {
-    for (const socket of sockets) socket.destroy();
-    server.close();
-  };
-  cuts.push(cut);
-  return { uri: `unix:${path}`, cut };
+  return [source, destination, () => link.cut()];
 }
 
 async function untilPaused(...hosts: RunningHost[]): Promise<void> {

@@ -421,7 +421,8 @@ export class DestinationMigration {
       if (missing === 0) continue;
       throw new MigrationError('PAGES_MISSING', 'The stream ended before all pages came', {
         expected: `${block.pageCount} pages`,
-        found: `${block.pageCount - missing}`,
+        found: `${block.pageCount - missing}${this.#receiver.hostPageIncomplete ? ', and a part of a host page' : ''}`,
+        offset: this.#connection.input.reader.offset,
         path: ['ram', block.name],
         likely: 'The source lost track of pages: please report it, with both sides’ releases',
       });

@@ -42,6 +42,8 @@ export interface GuestRamHandle {
 export class GuestRam {
   readonly blocks: readonly RamBlock[];
   readonly totalBytes: number;
+  /** The most that is gathered before it becomes present. */
+  readonly largestHostPageBytes: number;
   readonly vcpus: number;
   readonly banks: readonly Bank[];
   readonly plan: RamPlan;
@@ -62,6 +64,7 @@ export class GuestRam {
     this.vcpus = plan.options.vcpus;
     this.blocks = specs.map((spec, index) => new RamBlock(spec, index, banks));
     this.totalBytes = specs.reduce((total, spec) => total + spec.lengthBytes, 0);
+    this.largestHostPageBytes = Math.max(...specs.map((spec) => spec.hostPageBytes));
     this.faults = new FaultPort(this);
   }
 

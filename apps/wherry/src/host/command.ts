@@ -9,6 +9,7 @@ import { addGuestOptions, type GuestOptions } from './guest-options.ts';
 import { Host } from './host.ts';
 import { hostCommands } from './host-commands.ts';
 import { type HostSchema, hostSchema } from './host-schema.ts';
+import { HOST_FEATURES, type HostFeature } from './postcopy-support.ts';
 
 /** The release whose protocol and QMP the simulated host follows. */
 const EMULATED_RELEASE = { major: 10, minor: 0, micro: 0 };
@@ -19,6 +20,7 @@ interface HostCommandOptions extends GuestOptions {
   readonly paused?: true;
   readonly device: readonly AddedDevice[];
   readonly onlyMigratable?: true;
+  readonly without: readonly HostFeature[];
 }
 
 /** `wherry host`: one simulated host. */
@@ -41,7 +43,15 @@ export function hostCommand(): Command {
         .argParser((text, previous: AddedDevice[]) => [...previous, parseDevice(text)])
         .default([], 'none'),
     )
-    .option('--only-migratable', 'do not start a guest that cannot be migrated');
+    .option('--only-migratable', 'do not start a guest that cannot be migrated')
+    .addOption(
+      new Option(
+        '--without <feature>',
+        `a feature of its kernel that this host lacks, repeatable: ${HOST_FEATURES.join(', ')}; as a destination it refuses postcopy-ram then`,
+      )
+        .argParser((text, previous: HostFeature[]) => [...previous, parseFeature(text)])
+        .default([], 'none'),
+    );
   command.addHelpText(
     'after',
     `
@@ -61,6 +71,12 @@ function parseDevice(text: string): AddedDevice {
   }
 }
 
+function parseFeature(text: string): HostFeature {
+  const feature = HOST_FEATURES.find((name) => name === text);
+  if (feature !== undefined) return feature;
+  throw new InvalidArgumentError(`'${text}' is none of ${HOST_FEATURES.join(', ')}.`);
+}
+
 async function runHost(options: HostCommandOptions): Promise<void> {
   const address = parseQmpAddress(options.qmp);
   const ended = Promise.withResolvers<number>();
@@ -77,6 +93,10 @@ async function runHost(options: HostCommandOptions): Promise<void> {
     },
     devices: options.device,
     onlyMigratable: options.onlyMigratable === true,
+    postcopy: {
+      lacks: new Set(options.without),
+      sharedBlocks: new Set(options.ram.filter(({ share }) => share).map(({ name }) => name)),
+    },
     paused: options.paused === true,
     onEvent: (event) => {
       switch (event.name) {

@@ -2,14 +2,15 @@ import type { MachineOptions, VcpuSpec } from '@wherry/machine';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { formatBytes, parseSize } from '../sizes.ts';
 
-type RamBlockSpec = NonNullable<MachineOptions['blocks']>[number];
+/** A RAM block, and whether other processes share the file that it lies in. */
+type RamOption = NonNullable<MachineOptions['blocks']>[number] & { readonly share: boolean };
 
 const WORKLOADS: readonly VcpuSpec['workload'][] = ['idle', 'sequential', 'random', 'hotset'];
 const HOST_PAGES = [4 * 2 ** 10, 2 * 2 ** 20, 2 ** 30];
 
 /** Options that describe a guest, as commander gives them. */
 export interface GuestOptions {
-  readonly ram: readonly RamBlockSpec[];
+  readonly ram: readonly RamOption[];
   readonly vcpu: readonly VcpuSpec[];
   readonly fill: number;
   readonly machine: string;
@@ -23,7 +24,10 @@ const DEFAULT_VCPU = ['hotset,rate=20000'];
 export function addGuestOptions(command: Command): Command {
   return command
     .addOption(
-      new Option('--ram <block>', 'a RAM block, repeatable: NAME=SIZE[,page=4K|2M|1G]')
+      new Option(
+        '--ram <block>',
+        'a RAM block, repeatable: NAME=SIZE[,page=4K|2M|1G][,share=on|off]',
+      )
         .argParser(collect(parseRam))
         .default(DEFAULT_RAM.map(parseRam), DEFAULT_RAM.join(' ')),
     )
@@ -47,7 +51,9 @@ export function addGuestOptions(command: Command): Command {
 /** The options again as arguments, to start another process with. */
 export function guestArguments(options: GuestOptions): string[] {
   return [
-    ...options.ram.flatMap((b) => ['--ram', `${b.name}=${b.lengthBytes},page=${b.hostPageBytes}`]),
+    ...options.ram.flatMap(({ name, lengthBytes, hostPageBytes, share }) => [
+      ...['--ram', `${name}=${lengthBytes},page=${hostPageBytes},share=${share ? 'on' : 'off'}`],
+    ]),
     ...options.vcpu.flatMap((v) => ['--vcpu', formatVcpu(v)]),
     ...['--fill', `${options.fill}`, '--machine', options.machine, '--seed', `${options.seed}`],
   ];
@@ -73,20 +79,25 @@ function collect<T>(parse: (text: string) => T): (text: string, previous: T[]) =
   };
 }
 
-function parseRam(text: string): RamBlockSpec {
+function parseRam(text: string): RamOption {
   const [head = '', ...properties] = text.split(',');
   const equals = head.indexOf('=');
   const name = head.slice(0, equals);
   if (equals < 1)
     throw new InvalidArgumentError(
-      `'${text}' is no RAM block: use NAME=SIZE[,page=SIZE], as pc.ram=512M.`,
+      `'${text}' is no RAM block: use NAME=SIZE[,page=SIZE][,share=on], as pc.ram=512M.`,
     );
   const lengthBytes = parseSize(head.slice(equals + 1));
   let hostPageBytes = HOST_PAGES[0]!;
+  let share = false;
   for (const [key, value] of parseProperties(properties)) {
-    if (key !== 'page')
-      throw new InvalidArgumentError(`A RAM block has no property '${key}': use page=SIZE.`);
-    hostPageBytes = parseSize(value);
+    if (key === 'page') hostPageBytes = parseSize(value);
+    else if (key === 'share') share = parseSwitch(value);
+    else {
+      throw new InvalidArgumentError(
+        `A RAM block has no property '${key}': use page=SIZE or share=on.`,
+      );
+    }
   }
   if (!HOST_PAGES.includes(hostPageBytes)) {
     throw new InvalidArgumentError(
@@ -98,7 +109,7 @@ function parseRam(text: string): RamBlockSpec {
       `The size of ${name} is no multiple of its page size (${formatBytes(hostPageBytes)}).`,
     );
   }
-  return { name, lengthBytes, hostPageBytes };
+  return { name, lengthBytes, hostPageBytes, share };
 }
 
 function parseVcpu(text: string): VcpuSpec {
@@ -133,6 +144,11 @@ function parseProperties(properties: readonly string[]): [string, string][] {
       throw new InvalidArgumentError(`'${property}' needs a value: ${key}=….`);
     return [key, value];
   });
+}
+
+function parseSwitch(text: string): boolean {
+  if (text === 'on' || text === 'off') return text === 'on';
+  throw new InvalidArgumentError(`'${text}' is neither on nor off.`);
 }
 
 function parseSeed(text: string): number {

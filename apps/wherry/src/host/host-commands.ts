@@ -53,7 +53,9 @@ export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSche
     'migrate-set-capabilities': ({ capabilities }) =>
       asQmpError(() => {
         if (host.isMigrating) refuse("There's a migration process in progress");
-        host.capabilities = setCapabilities(host.capabilities, capabilities);
+        const next = setCapabilities(host.capabilities, capabilities);
+        host.checkPostcopy(next);
+        host.capabilities = next;
       }),
     'query-migrate-capabilities': () =>
       CAPABILITIES.map((capability) => ({ capability, state: host.capabilities.has(capability) })),

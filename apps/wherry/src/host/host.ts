@@ -20,6 +20,7 @@ import type { RunState } from '@wherry/qmp';
 import { connect, type Listener, listen, parseUri } from '@wherry/transport';
 import { wallClock } from '../wall-clock.ts';
 import { type AddedDevice, addDevices, checkOnlyMigratable } from './added-devices.ts';
+import { checkPostcopySupported, type PostcopySupport } from './postcopy-support.ts';
 import { rehearseDevices } from './rehearse-devices.ts';
 
 /** What a host tells the outside, by QMP's event names. */
@@ -35,6 +36,7 @@ export interface HostOptions {
   readonly devices?: readonly AddedDevice[];
   /** Refuse to make a guest that cannot be migrated. */
   readonly onlyMigratable?: boolean;
+  readonly postcopy: PostcopySupport;
   /** The guest waits for `cont`. */
   readonly paused?: boolean;
   readonly onEvent: (event: HostEvent) => void;
@@ -49,6 +51,7 @@ export class Host {
   readonly machine: Machine;
   readonly #devices: GuestPort['devices'];
   readonly #blockers: readonly string[];
+  readonly #postcopySupport: PostcopySupport;
   readonly #onEvent: HostOptions['onEvent'];
   readonly #onIncomingFailed: HostOptions['onIncomingFailed'];
   #runState: RunState;
@@ -70,6 +73,7 @@ export class Host {
     const { devices, blockers } = addDevices(machine.devices, options.devices ?? []);
     this.#devices = devices;
     this.#blockers = blockers;
+    this.#postcopySupport = options.postcopy;
     this.#onEvent = options.onEvent;
     this.#onIncomingFailed = options.onIncomingFailed;
     this.#incoming = options.machine.incoming === true ? 'deferred' : 'none';
@@ -297,6 +301,14 @@ export class Host {
       this.#connecting.abort(new MigrationError('CANCELLED', 'The migration was cancelled'));
     }
     this.#source?.cancel();
+  }
+
+  /** Refuses postcopy where it is being switched on and this host could not receive by it. @throws MigrationError */
+  checkPostcopy(next: Capabilities): void {
+    const isNew = next.has('postcopy-ram') && !this.capabilities.has('postcopy-ram');
+    if (isNew && this.#runState === 'inmigrate') {
+      checkPostcopySupported(this.machine.ram, this.#postcopySupport);
+    }
   }
 
   startPostcopy(): void {

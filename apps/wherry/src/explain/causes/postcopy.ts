@@ -115,6 +115,10 @@ export const POSTCOPY: readonly Cause[] = [
       'Set sysctl vm.unprivileged_userfaultfd=1 or give QEMU /dev/userfaultfd; check the memory backends; switch mlock off.',
     messages: [
       'Postcopy is not supported',
+      'Userfaultfd not available: {reason}',
+      'Userfault on this host does not support huge pages',
+      'Host backend files need to be TMPFS or HUGETLBFS only',
+      'munlockall() failed: {reason}',
       'Userfault feature detection failed',
       'uffd_open() failed: {reason}',
       'UFFDIO_API failed: {reason}',
