@@ -29,6 +29,8 @@ const DEFAULT_BLOCKS: readonly RamBlockSpec[] = [
   { name: 'hugemem', lengthBytes: 128 * MiB, hostPageBytes: 2 * MiB },
 ];
 const DEFAULT_VCPUS: readonly VcpuSpec[] = [{ workload: 'hotset', pagesPerSecond: 20_000 }];
+/** The most that a migration can use: the room for packets is set apart when the memory is made. */
+const MULTIFD_CHANNELS = 16;
 const GOLDEN_RATIO = 0x9e37_79b9_7f4a_7c15n;
 
 /** What {@link Machine.create} takes. */
@@ -122,6 +124,7 @@ export class Machine {
       reservedBytes: controlRegionBytes(vcpus.length, ramBytes),
       // Address space for a slot a page: a migration takes what it is told to use, others none.
       xbzrleCacheBytes: Math.min(2 ** Math.ceil(Math.log2(ramBytes)), MAX_XBZRLE_CACHE_BYTES),
+      multifdChannels: MULTIFD_CHANNELS,
     });
     const machine = new Machine(options, ram);
     const active = machine.#controls.filter((_, i) => workloads[i]!.workload !== 0);

@@ -23,6 +23,21 @@ export function clearBit(bitmap: usize, page: u32): void {
   store<u64>(at, load<u64>(at) & ~(<u64>1 << (page & 63)));
 }
 
+// Sets a bit of a bitmap that several threads change.
+// @ts-ignore: decorator
+@inline
+export function addBit(bitmap: usize, page: u32): void {
+  if (isSet(bitmap, page)) return;
+  atomic.or<u64>(bitmap + ((<usize>page >> 6) << 3), <u64>1 << (page & 63));
+}
+
+// Clears a bit of a bitmap that several threads change.
+// @ts-ignore: decorator
+@inline
+export function takeBit(bitmap: usize, page: u32): void {
+  atomic.and<u64>(bitmap + ((<usize>page >> 6) << 3), ~(<u64>1 << (page & 63)));
+}
+
 // The bits of the word that begins at page `base` which lie in [from, to).
 // @ts-ignore: decorator
 @inline

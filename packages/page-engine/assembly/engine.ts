@@ -5,6 +5,7 @@ export {
 } from './bitmap';
 export { hashPage, hashPages } from './hash';
 export { copy, readTouch } from './limits';
+export { checkPacket, gatherPacket, listPacket, packetRun, placePacket } from './packet';
 export { decode, wakeAll } from './receiver';
 export { encode } from './sender';
 export { applyXbzrle, checkXbzrle, encodeXbzrle } from './xbzrle';

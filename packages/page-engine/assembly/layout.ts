@@ -12,6 +12,7 @@
 //         reserved region of the user (bank 0)
 //         send buffers, an input buffer for each receiver
 //         XBZRLE cache: pages, then a tag each
+//         multifd: of each channel a packet and its pages, then lists of pages to send
 //         RAM, aligned to 2 MiB when a block has huge pages
 //
 // Nothing here is static data: several modules can work on one memory at once.
@@ -91,6 +92,17 @@ export const TX_XBZRLE_BYTES: usize = 32; // u32
 export const TX_CACHE_MISS: usize = 36; // u32
 export const TX_EDGES: usize = 44; // u32 ptr of room for edges
 export const TX_OVERFLOW: usize = 40; // u32: whose encoding would be longer than a page
+export const TX_LIST: usize = 48; // u32 ptr of a list for pages with content; 0 to write records of them
+export const TX_LIST_ROOM: usize = 52; // u32: pages that fit into the list
+export const TX_LISTED: usize = 56; // u32: pages of this call that were listed
+
+// Multifd: a packet's head, of which the last part is the offsets of its pages, be64 each.
+export const PACKET_HEAD_BYTES: usize = 4096; // room for it
+export const PACKET_OFFSETS: usize = 320;
+export const PACKET_PAGES: u32 = 128;
+
+// A list of pages: u32 pages within a segment.
+export const LIST_PAGES: u32 = 256;
 
 // What decode stopped at
 export const DECODE_NEED_MORE: i32 = 0;

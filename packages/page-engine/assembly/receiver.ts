@@ -4,10 +4,12 @@
 // guest. So a huge page is gathered in its own place: its target pages are written one by one while
 // all of its bits are clear, and become visible together, after the last byte.
 //
+// Channels of multifd may place other pages meanwhile: bits are changed atomically.
+//
 // The written bitmap, together with the dirty log, says where memory may hold anything but zeroes: a
 // zero page that was never written costs no memory access at all.
 
-import { clearBit, isSet, nextSet, setBit, setRange } from './bitmap';
+import { addBit, isSet, nextSet, setRange, takeBit } from './bitmap';
 import {
   DECODE_FILL, DECODE_FOREIGN, DECODE_GATHERED, DECODE_NEED_MORE, DECODE_NO_BLOCK, DECODE_ORDER,
   DECODE_OUT_OF_RANGE, DECODE_RECEIVED, DECODE_RECORD, DECODE_UNKNOWN_BLOCK, DECODE_XBZRLE_DATA,
@@ -53,10 +55,10 @@ function putPage(entry: usize, page: u32, from: usize): void {
   const written: usize = load<u32>(entry, ENTRY_WRITTEN);
   if (from != 0) {
     memory.copy(to, from, TARGET_PAGE_BYTES);
-    setBit(written, page);
+    addBit(written, page);
   } else if (isSet(written, page)) {
     memory.fill(to, 0, TARGET_PAGE_BYTES);
-    clearBit(written, page);
+    takeBit(written, page);
   }
 }
 
@@ -203,10 +205,10 @@ export function decode(
       }
       const to = <usize>load<u32>(entry, ENTRY_RAM) + (<usize>page << TARGET_PAGE_SHIFT);
       applyXbzrle(encoding, <u32>changes, to);
-      setBit(load<u32>(entry, ENTRY_WRITTEN), page);
+      addBit(load<u32>(entry, ENTRY_WRITTEN), page);
     } else if (!postcopy) {
       putPage(entry, page, from);
-      setBit(received, page);
+      addBit(received, page);
     } else {
       const perHost = load<u32>(entry, ENTRY_HOST_PAGES);
       const first = page & ~(perHost - 1);

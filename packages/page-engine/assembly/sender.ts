@@ -7,7 +7,7 @@ import { clearBit, isSet, nextSet } from './bitmap';
 import {
   ENTRY_DIRTY, ENTRY_FIRST_PAGE, ENTRY_NAME, ENTRY_NAME_BYTES, ENTRY_OWED, ENTRY_RAM,
   ENTRY_WRITTEN, TARGET_PAGE_BYTES, TARGET_PAGE_SHIFT, TX_CACHE, TX_CACHE_AGE, TX_CACHE_MISS,
-  TX_CACHE_SLOTS, TX_EDGES, TX_NEXT_PAGE, TX_NORMAL, TX_OVERFLOW, TX_UNCHANGED, TX_XBZRLE,
+  TX_CACHE_SLOTS, TX_EDGES, TX_LIST, TX_LIST_ROOM, TX_LISTED, TX_NEXT_PAGE, TX_NORMAL, TX_OVERFLOW, TX_UNCHANGED, TX_XBZRLE,
   TX_XBZRLE_BYTES, TX_ZERO,
 } from './layout';
 import { applyXbzrle, encodeXbzrle } from './xbzrle';
@@ -40,6 +40,8 @@ function takeMark(dirty: usize, written: usize, page: u32): void {
 //
 // With XBZRLE, a page is sent from its slot in the cache where it has one: the guest may write the page
 // meanwhile, and the slot has to hold what the destination gets.
+//
+// With a list, a page with content goes into it rather than into a record: another channel sends it.
 export function encode(
   state: usize,
   entry: usize,
@@ -60,6 +62,8 @@ export function encode(
   const slots = load<u32>(state, TX_CACHE_SLOTS);
   const age = load<u32>(state, TX_CACHE_AGE);
   const edges: usize = load<u32>(state, TX_EDGES);
+  const list: usize = load<u32>(state, TX_LIST);
+  const room: u32 = list == 0 ? u32.MAX_VALUE : load<u32>(state, TX_LIST_ROOM);
   const mostBytes: usize = TARGET_PAGE_BYTES + (slots != 0 ? XBZRLE_HEAD_BYTES : 0);
   const begin = out;
   let normal: u32 = 0;
@@ -69,10 +73,11 @@ export function encode(
   let xbzrleBytes: u32 = 0;
   let misses: u32 = 0;
   let overflows: u32 = 0;
+  let listed: u32 = 0;
   let page = nextSet(owed, from, to);
   for (; page < to; page = nextSet(owed, page + 1, to)) {
     const header: usize = named ? 8 : 9 + nameBytes;
-    if (outEnd - out < header + mostBytes) break;
+    if (outEnd - out < header + mostBytes || listed == room) break;
     takeMark(dirty, written, page);
     clearBit(owed, page);
     const at = ram + ((<usize>page) << TARGET_PAGE_SHIFT);
@@ -107,6 +112,11 @@ export function encode(
         memory.copy(slot, at, TARGET_PAGE_BYTES);
         content = slot;
       }
+    }
+    if (list != 0 && kind == PAGE) {
+      store<u32>(list + (<usize>listed << 2), page);
+      listed++;
+      continue;
     }
     const word = ((firstPage + page) << TARGET_PAGE_SHIFT) | kind;
     if (named) {
@@ -143,5 +153,6 @@ export function encode(
   store<u32>(state, xbzrleBytes, TX_XBZRLE_BYTES);
   store<u32>(state, misses, TX_CACHE_MISS);
   store<u32>(state, overflows, TX_OVERFLOW);
+  store<u32>(state, listed, TX_LISTED);
   return <u32>(out - begin);
 }

@@ -15,6 +15,17 @@ export interface Engine {
   hashPages(ptr: number, pages: number, previous: bigint): bigint;
   copy(to: number, from: number, lengthBytes: number): void;
   readTouch(ptr: number, lengthBytes: number): bigint;
+  checkPacket(packet: number, count: number, blockPages: number): number;
+  gatherPacket(entry: number, packet: number, normal: number, out: number): void;
+  listPacket(
+    entry: number,
+    list: number,
+    count: number,
+    packet: number,
+    findZeroPages: number,
+  ): number;
+  packetRun(entry: number, packet: number, normal: number): number;
+  placePacket(entry: number, packet: number, normal: number, zero: number, from: number): number;
   decode(
     state: number,
     table: number,

@@ -13,7 +13,9 @@ export {
   type RamBlockSpec,
   TARGET_PAGE_BYTES,
 } from './layout.ts';
+export { PAGES_PER_PACKET, type PacketCounts, PacketPages } from './packet-pages.ts';
 export { PageBitmap } from './page-bitmap.ts';
+export type { PageList } from './page-list.ts';
 export { PageScanner } from './page-scanner.ts';
 export { RamBlock, type RamSegment } from './ram-block.ts';
 export type { RamChunk } from './ram-chunk.ts';

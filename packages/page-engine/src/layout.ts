@@ -62,6 +62,13 @@ export const TX_XBZRLE_BYTES = 32;
 export const TX_CACHE_MISS = 36;
 export const TX_OVERFLOW = 40;
 export const TX_EDGES = 44;
+export const TX_LIST = 48;
+export const TX_LIST_ROOM = 52;
+export const TX_LISTED = 56;
+export const PACKET_HEAD_BYTES = 4096;
+export const PACKET_OFFSETS = 320;
+export const PACKET_PAGES = 128;
+export const LIST_PAGES = 256;
 export const DECODE_NEED_MORE = 0;
 export const DECODE_RECORD = 1;
 export const DECODE_FOREIGN = 2;
@@ -88,6 +95,10 @@ const LINE_BYTES = 64;
 const BITMAP_WORD_PAGES = 64;
 const MAX_BLOCKS = 1024;
 const MAX_VCPUS = 4096;
+/** One a channel id. */
+const MAX_CHANNELS = 255;
+/** So that a channel has one at hand when it is through with another. */
+const LISTS_PER_CHANNEL = 2;
 /** Limits the XBZRLE cache of a guest memory. */
 export const MAX_XBZRLE_CACHE_BYTES: number = 2 ** 30;
 const MAX_RAM_ALIGNMENT = 2 * 1024 * 1024;
@@ -122,6 +133,11 @@ export interface GuestRamOptions {
    * address space in each bank, and memory once it is used. Default 0.
    */
   readonly xbzrleCacheBytes?: number;
+  /**
+   * Counts the multifd channels that a migration may use, 0 to 255; each costs half a MiB of address
+   * space in each bank, and memory once it is used. Default 0.
+   */
+  readonly multifdChannels?: number;
   /** Limits a bank. Default and maximum 4 GiB less 64 KiB. */
   readonly maxBankBytes?: number;
 }
@@ -146,6 +162,9 @@ export interface BankPlan {
   /** By receiver. */
   readonly inputPtrs: readonly number[];
   readonly cachePtr: number;
+  /** Of each channel: PACKET_HEAD_BYTES, then the content of PACKET_PAGES pages. */
+  readonly packetPtrs: readonly number[];
+  readonly listPtrs: readonly number[];
   readonly segments: readonly SegmentPlan[];
 }
 
@@ -237,6 +256,7 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
     ioBufferBytes: checkedOption('ioBufferBytes', given.ioBufferBytes, 2 ** 20, 8192, 2 ** 28),
     ioBuffers: checkedOption('ioBuffers', given.ioBuffers, 4, 1, 64),
     xbzrleCacheBytes: checkedCacheBytes(given.xbzrleCacheBytes, MAX_XBZRLE_CACHE_BYTES),
+    multifdChannels: checkedOption('multifdChannels', given.multifdChannels, 0, 0, MAX_CHANNELS),
     maxBankBytes: checkedOption(
       'maxBankBytes',
       given.maxBankBytes,
@@ -258,6 +278,11 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
     (options.xbzrleCacheBytes / TARGET_PAGE_BYTES) * (TARGET_PAGE_BYTES + CACHE_TAG_BYTES),
     TARGET_PAGE_BYTES,
   );
+  const { multifdChannels } = options;
+  const packetBytes = PACKET_HEAD_BYTES + PACKET_PAGES * TARGET_PAGE_BYTES;
+  const lists = multifdChannels * LISTS_PER_CHANNEL;
+  const channelsBytes =
+    multifdChannels * packetBytes + align(lists * LIST_PAGES * 4, TARGET_PAGE_BYTES);
   // Four bitmaps over all that a bank could hold: a little more than any bank needs.
   const bitmapsBytes =
     4 * bitmapBytes(options.maxBankBytes / TARGET_PAGE_BYTES) + 4 * LINE_BYTES * blocks.length;
@@ -273,7 +298,9 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
     const segments: SegmentPlan[] = [];
     let bitmapPtr = bitmapsPtr;
     const cachePtr = buffersPtr + buffersBytes;
-    let ramPtr = cachePtr + cacheBytes;
+    const packetsPtr = cachePtr + cacheBytes;
+    const listsPtr = packetsPtr + multifdChannels * packetBytes;
+    let ramPtr = packetsPtr + channelsBytes;
     for (; block < blocks.length; block++, page = 0) {
       const { lengthBytes, hostPageBytes } = blocks[block]!;
       const ptr = align(ramPtr, Math.min(hostPageBytes, MAX_RAM_ALIGNMENT));
@@ -308,7 +335,7 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
       throw new PageEngineError(
         'BANK_TOO_SMALL',
         `a bank of ${options.maxBankBytes} bytes has no room for a host page of ${hostPageBytes}` +
-          ` bytes beside ${cachePtr + cacheBytes} bytes of bitmaps, buffers and cache`,
+          ` bytes beside ${packetsPtr + channelsBytes} bytes of bitmaps, buffers and cache`,
         { block: name },
       );
     }
@@ -327,6 +354,8 @@ export function planRam(blocks: readonly RamBlockSpec[], given: GuestRamOptions)
           i * align(inputBytes, TARGET_PAGE_BYTES),
       ),
       cachePtr,
+      packetPtrs: Array.from({ length: multifdChannels }, (_, i) => packetsPtr + i * packetBytes),
+      listPtrs: Array.from({ length: lists }, (_, i) => listsPtr + i * LIST_PAGES * 4),
       segments,
     });
   }

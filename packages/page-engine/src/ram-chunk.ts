@@ -1,7 +1,11 @@
+import type { PageList } from './page-list.ts';
+
 /** Holds encoded page records in a buffer that is the caller's until it is released. */
 export interface RamChunk {
   /** Views guest-side memory: valid until release. */
   readonly bytes: Uint8Array;
+  /** Lists pages that are in no record: valid until RamSender.releaseList. */
+  readonly list: PageList | undefined;
   readonly normalPages: number;
   readonly zeroPages: number;
   readonly xbzrlePages: number;

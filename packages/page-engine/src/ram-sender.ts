@@ -15,6 +15,7 @@ import {
   TX_XBZRLE,
   TX_ZERO,
 } from './layout.ts';
+import { type PageList, PageLists } from './page-list.ts';
 import type { RamBlock } from './ram-block.ts';
 import type { RamChunk } from './ram-chunk.ts';
 import { RequestQueue } from './request-queue.ts';
@@ -36,6 +37,11 @@ export interface RamSenderOptions {
    * xbzrleCacheBytes. Default 0: no XBZRLE.
    */
   readonly xbzrleCacheBytes?: number;
+  /**
+   * Lists the pages with content, for others to send, rather than writing records of them: so many
+   * lists at a time, at most two for each of the guest memory's multifdChannels. Default 0: no lists.
+   */
+  readonly pageLists?: number;
 }
 
 interface SenderSegment {
@@ -71,6 +77,8 @@ interface OpenChunk {
   zeroPages: number;
   xbzrlePages: number;
   requested: boolean;
+  readonly listRoom: number;
+  list: PageList | undefined;
 }
 
 /**
@@ -82,6 +90,7 @@ export class RamSender {
   readonly #ram: GuestRam;
   readonly #segments: readonly SenderSegment[];
   readonly #freeBuffers: number[];
+  readonly #lists: PageLists;
   readonly #findZeroPages: boolean;
   #cursorSegment = 0;
   #cursorPage = 0;
@@ -113,6 +122,7 @@ export class RamSender {
       checkedCacheBytes(options.xbzrleCacheBytes, ram.plan.options.xbzrleCacheBytes),
     );
     this.#freeBuffers = Array.from({ length: buffers }, (_, i) => i);
+    this.#lists = new PageLists(ram, options.pageLists ?? 0);
     this.#findZeroPages = options.zeroPages ?? true;
     this.#urgent =
       options.preempt === true ? { named: undefined, unfinished: undefined } : this.#main;
@@ -287,7 +297,7 @@ export class RamSender {
    * Encodes the next owed pages into a free buffer and owes them no more.
    * @param maxBytes limits the chunk; at least one record is encoded
    * @returns undefined when nothing is owed, also for the reason that XBZRLE found the rest unchanged,
-   * or when every buffer is out
+   * or when every buffer or list is out
    * @throws PageEngineError BAD_OPTION
    */
   next(maxBytes: number = this.#ram.plan.options.ioBufferBytes): RamChunk | undefined {
@@ -297,7 +307,7 @@ export class RamSender {
       const isFull = this.#postcopy && (!this.#endHostPage(chunk) || this.#encodeRequests(chunk));
       if (!isFull) this.#encodeBackground(chunk);
       // All that this sweep met may be unchanged.
-    } while (chunk.bytes === 0 && this.hasNext);
+    } while (chunk.bytes === 0 && chunk.list === undefined && this.hasNext);
     return this.#close(chunk);
   }
 
@@ -317,6 +327,7 @@ export class RamSender {
 
   #open(channel: Channel, maxBytes: number): OpenChunk | undefined {
     if (!(maxBytes > 0)) throw new PageEngineError('BAD_OPTION', `maxBytes is ${maxBytes}`);
+    if (this.#lists.areOut) return undefined;
     const buffer = this.#freeBuffers.pop();
     if (buffer === undefined) return undefined;
     const { ioBufferBytes } = this.#ram.plan.options;
@@ -330,6 +341,8 @@ export class RamSender {
       zeroPages: 0,
       xbzrlePages: 0,
       requested: channel !== this.#main || this.#mainIsAwaited,
+      listRoom: Math.floor(maxBytes / TARGET_PAGE_BYTES),
+      list: undefined,
     };
   }
 
@@ -408,6 +421,8 @@ export class RamSender {
   /** Encodes a run as far as the chunk has room; returns whether all of it went in. */
   #encode(chunk: OpenChunk, run: Run): boolean {
     const { bank, block, perHost } = run.segment;
+    if (chunk.list !== undefined) return false; // a list names pages of one block, next to each other
+    this.#lists.offer(bank, chunk.listRoom);
     const ptr = bank.plan.sendPtrs[chunk.buffer]!;
     const bytes = bank.engine.encode(
       SENDER_PTR,
@@ -424,7 +439,9 @@ export class RamSender {
     const zeroPages = bank.getU32(SENDER_PTR + TX_ZERO);
     const xbzrlePages = bank.getU32(SENDER_PTR + TX_XBZRLE);
     const unchangedPages = bank.getU32(SENDER_PTR + TX_UNCHANGED);
-    this.#owed -= normalPages + zeroPages + xbzrlePages + unchangedPages;
+    chunk.list = this.#lists.take(bank, block);
+    this.#owed -= normalPages + zeroPages + xbzrlePages + unchangedPages + (chunk.list?.pages ?? 0);
+    if (chunk.list !== undefined) chunk.bank = bank;
     this.#xbzrle.count(bank);
     if (bytes > 0) {
       chunk.channel.named = block;
@@ -456,6 +473,7 @@ export class RamSender {
     let isOut = true;
     return {
       bytes: bank.bytes.subarray(ptr, ptr + bytes),
+      list: chunk.list,
       normalPages,
       zeroPages,
       xbzrlePages,
@@ -466,6 +484,11 @@ export class RamSender {
         isOut = false;
       },
     };
+  }
+
+  /** Gives a list back, once. */
+  releaseList(list: PageList): void {
+    this.#lists.release(list);
   }
 
   /** Moves the cursor to the first owed page at or behind it; returns whether there is one. */

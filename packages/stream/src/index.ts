@@ -7,6 +7,18 @@ export {
 } from './commands.ts';
 export { type Configuration, readConfiguration, writeConfiguration } from './configuration.ts';
 export {
+  decodeMultifdInit,
+  encodeMultifdInit,
+  getMultifdHead,
+  MULTIFD_INIT_BYTES,
+  MULTIFD_MAGIC,
+  MULTIFD_VERSION,
+  MultifdFlag,
+  type MultifdHead,
+  type MultifdInit,
+  putMultifdHead,
+} from './multifd.ts';
+export {
   RAM_SECTION,
   RamFlag,
   type RamListEntry,
