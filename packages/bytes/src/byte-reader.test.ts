@@ -152,4 +152,17 @@ describe('ByteWriter', () => {
     expect([...writer.patchU32(0, 4).finish()]).toEqual([0, 0, 0, 4, 97, 98, 99, 100]);
     expect(writer.length).toBe(0);
   });
+
+  it('moves to another buffer with what is unread, and goes on there', () => {
+    const reader = new ByteReader({ storage: new Uint8Array(8), offset: 100 });
+    reader.push(Uint8Array.of(1, 2, 3, 4, 5));
+    reader.skip(2);
+    const other = new Uint8Array(8);
+    reader.moveTo(other);
+    expect([...other]).toEqual([3, 4, 5, 0, 0, 0, 0, 0]);
+    expect([reader.offset, reader.available, reader.storage]).toEqual([102, 3, other]);
+    reader.push(Uint8Array.of(6));
+    expect([reader.u16(), reader.u16(), reader.offset]).toEqual([0x0304, 0x0506, 106]);
+    expect([...other.subarray(0, 4)]).toEqual([3, 4, 5, 6]);
+  });
 });

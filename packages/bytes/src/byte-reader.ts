@@ -135,6 +135,20 @@ export class ByteReader {
     return this.#storage.subarray(this.#end);
   }
 
+  /**
+   * Goes on in another buffer, no smaller, with the unread bytes; the one before is the caller's again.
+   *
+   * @param storage owned by the reader meanwhile, and of fixed size as the one before
+   */
+  moveTo(storage: Uint8Array): void {
+    storage.set(this.#storage.subarray(this.#start, this.#end));
+    this.#storage = storage;
+    this.#view = viewOf(storage);
+    this.#base += this.#start;
+    this.#end -= this.#start;
+    this.#start = 0;
+  }
+
   /** Says that `count` bytes were written into the room from {@link ByteReader.space}. */
   commit(count: number): void {
     this.#end += count;

@@ -34,6 +34,8 @@ export class RamLoad {
       if (result.status === 'need-more') {
         const needed = Math.max(result.bytesNeeded, reader.available + 1);
         if (reader.ended) throw this.#truncated(reader);
+        const { bytes } = this.#receiver.input;
+        if (reader.storage !== bytes) reader.moveTo(bytes); // the pages have come to another bank
         yield needed;
         continue;
       }

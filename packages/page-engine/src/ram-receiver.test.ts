@@ -203,6 +203,22 @@ describe.each([
     refused('NO_PREVIOUS_BLOCK', normal(0, 1));
   });
 
+  it('has its input where the pages go, so that they are copied once', () => {
+    const bankOf = (): number =>
+      ram.banks.findIndex(({ memory }) => memory.buffer === receiver.input.bytes.buffer);
+    const { segments } = ram.block('huge')!;
+    expect(bankOf()).toBe(0);
+    decode(normal(0, 1, 'huge'));
+    expect(bankOf()).toBe(segments[0]!.bank);
+    decode(normal(0, 2, 'small'), normal(4096, 3), normal(0, 4, 'huge'), record(0, FLAG_EOS));
+    expect(bankOf()).toBe(segments[0]!.bank);
+    const part = normal(8192, 5, 'small').subarray(0, 100);
+    expect(decode(normal(4096, 4, 'small'), part)).toMatchObject({ status: 'need-more' });
+    expect(bankOf()).toBe(0);
+    expect(ram.block('small')!.read(4096, 1)).toEqual(Uint8Array.of(4));
+    expect(ram.block('huge')!.read(0, 1)).toEqual(Uint8Array.of(4));
+  });
+
   it('makes a host page present at once, when it is whole', () => {
     const huge = ram.block('huge')!;
     receiver.enterPostcopy();

@@ -44,7 +44,7 @@ const CHANNELS: readonly RamChannel[] = ['main', 'preempt'];
 
 /** Names the buffer that a transport reads into. */
 export interface IoBuffer {
-  /** Views bank 0; ioBufferBytes and 8 KiB long. */
+  /** Views a bank; ioBufferBytes and 8 KiB long. */
   readonly bytes: Uint8Array;
   readonly ptr: number;
 }
@@ -71,10 +71,12 @@ export interface DecodeResult {
  * @see QEMU migration/ram.c: ram_load_precopy, load_xbzrle, ram_load_postcopy
  */
 export class RamReceiver {
-  readonly input: IoBuffer;
   readonly #ram: GuestRam;
   readonly #index: number;
   readonly #statePtr: number;
+  /** The bank that holds the input buffer in use. */
+  #home: Bank;
+  #input: IoBuffer;
   /** The bank in which the last record was decoded: its receiver state is the valid one. */
   #bank: Bank;
   readonly #result = {
@@ -95,15 +97,27 @@ export class RamReceiver {
     this.#bank = ram.banks[0]!;
     const index = CHANNELS.indexOf(channel);
     this.#index = index;
-    const { bytes, plan } = ram.banks[0]!;
-    const ptr = plan.inputPtrs[index]!;
-    this.input = { bytes: bytes.subarray(ptr, ptr + ram.plan.inputBytes), ptr };
+    this.#home = this.#bank;
+    this.#input = this.#inputOf(this.#bank);
     this.#statePtr = RECEIVER_PTR + index * RECEIVER_BYTES;
     for (const bank of ram.banks) {
       bank.setU32(this.#statePtr + RX_POSTCOPY, 0);
       bank.setU32(this.#statePtr + RX_OTHER, RECEIVER_PTR + (1 - index) * RECEIVER_BYTES);
     }
     this.reset();
+  }
+
+  /**
+   * Gives the buffer to read into. It moves to another bank when the pages do, so that they are copied
+   * once: whenever {@link RamReceiver.decode} wants more, take it anew, and what is left with it.
+   */
+  get input(): IoBuffer {
+    return this.#input;
+  }
+
+  #inputOf({ bytes, plan }: Bank): IoBuffer {
+    const ptr = plan.inputPtrs[this.#index]!;
+    return { bytes: bytes.subarray(ptr, ptr + this.#ram.plan.inputBytes), ptr };
   }
 
   /** Counts what was decoded since the receiver was made. */
@@ -151,25 +165,26 @@ export class RamReceiver {
    * @throws PageEngineError RANGE when the range is not in the buffer
    */
   decode(start: number, end: number): DecodeResult {
-    if (!(start >= 0 && start <= end && end <= this.input.bytes.length)) {
+    if (!(start >= 0 && start <= end && end <= this.#input.bytes.length)) {
       throw new PageEngineError(
         'RANGE',
-        `bytes ${start} to ${end} of an input buffer of ${this.input.bytes.length}`,
+        `bytes ${start} to ${end} of an input buffer of ${this.#input.bytes.length}`,
       );
     }
     const result = this.#result;
     result.flags = 0;
     result.bytesNeeded = 0;
     result.error = undefined;
+    const input = this.#input;
     let position = start;
     let stepBytes = FIRST_STEP_BYTES;
     for (;;) {
       const bank = this.#bank;
-      const isHome = bank.index === 0;
+      const isHome = bank === this.#home;
       const stepEnd = isHome ? end : Math.min(position + stepBytes, end);
       const from = bank.plan.inputPtrs[this.#index]! + (isHome ? position : 0);
       // A record whose page lies in another bank is read from a copy there.
-      if (!isHome) bank.bytes.set(this.input.bytes.subarray(position, stepEnd), from);
+      if (!isHome) bank.bytes.set(input.bytes.subarray(position, stepEnd), from);
       const status = this.#run(bank, from, from + stepEnd - position);
       const used = bank.getU32(this.#statePtr + RX_POSITION) - from;
       position += used;
@@ -181,6 +196,10 @@ export class RamReceiver {
       } else {
         result.consumed = position - start;
         this.#settle(bank, status, position);
+        if (status === DECODE_NEED_MORE && !isHome) {
+          this.#home = bank;
+          this.#input = this.#inputOf(bank);
+        }
         return result;
       }
     }
@@ -348,14 +367,14 @@ export class RamReceiver {
   }
 
   #nameAt(position: number): string {
-    const { bytes } = this.input;
+    const { bytes } = this.#input;
     const name = bytes.slice(position + 1, position + 1 + bytes[position]!);
     return JSON.stringify(new TextDecoder().decode(name.slice()));
   }
 
   /** Views what follows the word and the name. */
   #bodyAt(position: number, flags: number): Uint8Array {
-    const { bytes } = this.input;
+    const { bytes } = this.#input;
     const named = (flags & 0x20) === 0;
     return bytes.subarray(position + (named ? 9 + bytes[position + 8]! : 8));
   }

@@ -32,7 +32,7 @@ class Wire {
     const end = this.#kept + size;
     const { consumed, error } = this.#receiver.decode(0, end);
     if (error !== undefined) throw error;
-    input.bytes.copyWithin(0, consumed, end);
+    this.#receiver.input.bytes.set(input.bytes.subarray(consumed, end));
     this.#kept = end - consumed;
   }
 }
