@@ -1,3 +1,4 @@
+import { checkCapabilities, type MigrationRole } from './capability-rules.ts';
 import type { GuestPort } from './guest-port.ts';
 import { MigrationError } from './migration-error.ts';
 
@@ -8,7 +9,11 @@ export const CAPABILITIES = [
   'events',
   'return-path',
   'postcopy-ram',
+  'mapped-ram',
 ] as const;
+
+/** Those that the configuration section names, for both sides have to agree, in its order. @see should_validate_capability in QEMU's migration/savevm.c */
+const CONFIGURED: readonly Capability[] = ['mapped-ram'];
 
 /** Name of a capability. @see MigrationCapability in QEMU's qapi/migration.json */
 export type Capability = (typeof CAPABILITIES)[number];
@@ -19,12 +24,15 @@ export type Capabilities = ReadonlySet<Capability>;
 /**
  * Turns capabilities on and off.
  *
+ * @param role what the host is, or would be, in the next migration
  * @returns the new set; `current` is not changed
- * @throws MigrationError `CAPABILITY_UNSUPPORTED` when one that is not honoured here is turned on
+ * @throws MigrationError `CAPABILITY_UNSUPPORTED` when one that is not honoured here is turned on,
+ *   `CAPABILITY_CONFLICT` when two do not go together
  */
 export function setCapabilities(
   current: Capabilities,
   changes: readonly { readonly capability: string; readonly state: boolean }[],
+  role: MigrationRole = 'source',
 ): Capabilities {
   const next = new Set(current);
   for (const { capability, state } of changes) {
@@ -40,6 +48,7 @@ export function setCapabilities(
     if (state) next.add(known);
     else next.delete(known);
   }
+  checkCapabilities(next, role);
   return next;
 }
 
@@ -74,4 +83,32 @@ export function checkGuestSupports(
 /** Whether a source with these capabilities opens a return path. */
 export function usesReturnPath(capabilities: Capabilities): boolean {
   return capabilities.has('return-path') || capabilities.has('postcopy-ram');
+}
+
+/** Lists the capabilities that are on and that the configuration section names, in its order. */
+export function configuredCapabilities(capabilities: Capabilities): Capability[] {
+  return CONFIGURED.filter((capability) => capabilities.has(capability));
+}
+
+/**
+ * Holds the capabilities that a source named against this side's.
+ *
+ * @throws MigrationError `CAPABILITY_MISMATCH`, with QEMU's text
+ * @see configuration_validate_capabilities in QEMU's migration/savevm.c
+ */
+export function checkConfiguredCapabilities(
+  received: readonly string[],
+  capabilities: Capabilities,
+): void {
+  const own = configuredCapabilities(capabilities) as readonly string[];
+  const state = (isOn: boolean): string => (isOn ? 'on' : 'off');
+  for (const capability of new Set([...received, ...own])) {
+    const isOwn = own.includes(capability);
+    if (isOwn === received.includes(capability)) continue;
+    throw new MigrationError(
+      'CAPABILITY_MISMATCH',
+      `Capability ${capability} is ${state(isOwn)}, but received capability is ${state(!isOwn)}`,
+      { path: ['configuration'], likely: 'Set the same capabilities on both sides' },
+    );
+  }
 }

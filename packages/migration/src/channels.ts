@@ -16,7 +16,10 @@ export class InputChannel {
   constructor(transport: Transport, name: string, storage?: Uint8Array) {
     this.#transport = transport;
     this.#name = name;
-    this.reader = new ByteReader(storage === undefined ? {} : { storage });
+    this.reader = new ByteReader({
+      ...(storage === undefined ? {} : { storage }),
+      offset: transport.file?.position ?? 0,
+    });
   }
 
   /** Runs a parser to its end, reading from the connection whenever it wants more bytes. */
@@ -24,6 +27,14 @@ export class InputChannel {
     const { reader } = this;
     let step = parser.next();
     while (!step.done) {
+      const { file } = this.#transport;
+      const { unwantedBytes } = reader;
+      if (unwantedBytes > 0 && file !== undefined) {
+        file.seek(file.position + unwantedBytes);
+        reader.jump(unwantedBytes);
+        step = parser.next();
+        continue;
+      }
       const room = reader.space(Math.max(1, step.value - reader.available));
       const count = await this.#read(room);
       if (count === 0) reader.finish();
@@ -55,6 +66,14 @@ export interface Chunk {
   release(): void;
 }
 
+/** Has the rest of what is gathered go elsewhere in the file. */
+interface Jump {
+  /** Where it begins, in what is gathered. */
+  readonly at: number;
+  /** Offset in the file. */
+  readonly to: number;
+}
+
 /**
  * The sending direction of a connection: frames are gathered and go out before the next chunk, and
  * one chunk is on its way while the caller encodes the next.
@@ -65,9 +84,21 @@ export class OutputChannel {
   readonly #transport: Transport;
   #sent = 0;
   #underWay: Promise<void> = Promise.resolve();
+  #jumps: Jump[] = [];
 
   constructor(transport: Transport) {
     this.#transport = transport;
+  }
+
+  /** Offset in the file of the next byte that is gathered. */
+  get position(): number {
+    const { at, to } = this.#jumps.at(-1) ?? { at: 0, to: this.#transport.file?.position ?? 0 };
+    return to + this.frames.length - at;
+  }
+
+  /** Has what is gathered from here on go to another offset of the file. */
+  jump(to: number): void {
+    this.#jumps.push({ at: this.frames.length, to });
   }
 
   /** Bytes handed to the connection or gathered for it. */
@@ -78,20 +109,38 @@ export class OutputChannel {
   /** Sends what was gathered; resolves when the connection has taken all of it. */
   async flush(): Promise<void> {
     await this.#underWay;
-    if (this.frames.length > 0) await this.#write(this.frames.finish());
+    const jumps = this.#jumps;
+    this.#jumps = [];
+    const bytes = this.frames.finish();
+    for (const [i, at] of [0, ...jumps.map((jump) => jump.at)].entries()) {
+      if (i > 0) this.#transport.file?.seek(jumps[i - 1]!.to);
+      const piece = bytes.subarray(at, jumps[i]?.at);
+      if (piece.length > 0) await this.#write(piece);
+    }
   }
 
   /** Sends what was gathered, then a chunk; resolves when the chunk is on its way. */
-  async sendChunk(chunk: Chunk): Promise<void> {
+  sendChunk(chunk: Chunk): Promise<void> {
+    return this.bringOut(chunk, () => this.#write(chunk.bytes));
+  }
+
+  /** Sends what was gathered, then has `write` bring out a chunk; resolves when that is under way. */
+  async bringOut(chunk: Pick<Chunk, 'release'>, write: () => Promise<void>): Promise<void> {
     try {
       await this.flush();
     } catch (error) {
       chunk.release();
       throw error;
     }
-    const underWay = this.#write(chunk.bytes).finally(() => chunk.release());
+    const underWay = write().finally(() => chunk.release());
     this.#underWay = underWay;
     underWay.catch(() => {}); // the next flush reports it
+  }
+
+  /** Writes bytes at an offset of the file, beside the stream. */
+  async writeAt(bytes: Uint8Array, offset: number): Promise<void> {
+    this.#sent += bytes.length;
+    await this.#transport.file?.writeAt(bytes, offset);
   }
 
   /** Resolves when no chunk is on its way any more, sent or failed. */

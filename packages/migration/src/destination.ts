@@ -11,13 +11,14 @@ import {
   type SectionHead,
 } from '@wherry/stream';
 import { DeviceRegistry } from '@wherry/vmstate';
-import type { Capabilities } from './capabilities.ts';
+import { type Capabilities, checkConfiguredCapabilities } from './capabilities.ts';
 import type { Clock } from './clock.ts';
 import { DestinationConnection } from './destination-connection.ts';
 import { deviceError } from './device-error.ts';
 import { GlobalState } from './global-state.ts';
 import type { GuestPort } from './guest-port.ts';
 import { IncomingSections } from './incoming-sections.ts';
+import { MappedRamLoad } from './mapped-ram-load.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
 import { PageRequests } from './page-requests.ts';
@@ -26,7 +27,7 @@ import { checkCanPause, pausedByUser } from './postcopy-pause.ts';
 import { RamLoad } from './ram-load.ts';
 import { type DeviceState, encodeDevice } from './source-frames.ts';
 import { RESUME_ACK_VALUE, recvBitmapBytes } from './source-recovery.ts';
-import type { Transport } from './transport.ts';
+import { checkSeekable, type Transport } from './transport.ts';
 
 /** What {@link DestinationMigration} needs. */
 export interface DestinationOptions {
@@ -63,6 +64,7 @@ export class DestinationMigration {
   readonly #sections: IncomingSections;
   readonly #requests: PageRequests;
   #connection: DestinationConnection;
+  #mapped: MappedRamLoad | undefined;
   #status: MigrationStatus = 'none';
   #error: Error | undefined;
   #advised = false;
@@ -76,7 +78,7 @@ export class DestinationMigration {
     this.#registry = new DeviceRegistry([this.#globalState.device, ...options.guest.devices]);
     this.#sections = new IncomingSections(this.#registry);
     this.#receiver = new RamReceiver(options.guest.ram);
-    this.#ramLoad = new RamLoad(options.guest.ram, this.#receiver);
+    this.#ramLoad = new RamLoad(options.guest.ram, this.#receiver, options.capabilities);
     this.#requests = new PageRequests(options.guest.faults);
     this.#connection = this.#connect(options.transport);
   }
@@ -94,7 +96,9 @@ export class DestinationMigration {
   }
   /** Pages that were received and requests that were sent. */
   get counters(): RamReceiver['counters'] & { readonly requests: number } {
-    return { ...this.#receiver.counters, requests: this.#requests.count };
+    const { normalPages, ...others } = this.#receiver.counters;
+    const mappedPages = this.#mapped?.pages ?? 0;
+    return { ...others, normalPages: normalPages + mappedPages, requests: this.#requests.count };
   }
 
   /** Gives up: the connection is dropped, and what is under way fails with `reason`. */
@@ -172,7 +176,11 @@ export class DestinationMigration {
   }
 
   async #readBeginning(): Promise<void> {
-    const { machineType } = this.#options.guest;
+    const { guest, transport, capabilities } = this.#options;
+    const { machineType } = guest;
+    if (capabilities.has('mapped-ram')) {
+      this.#mapped = new MappedRamLoad(checkSeekable(transport));
+    }
     const { reader } = this.#connection.input;
     await this.#connection.input.parse(readHeader(reader));
     const configuration = await this.#connection.input.parse(readConfiguration(reader));
@@ -187,13 +195,7 @@ export class DestinationMigration {
         },
       );
     }
-    for (const capability of configuration.capabilities ?? []) {
-      throw new MigrationError(
-        'CAPABILITY_MISMATCH',
-        `Capability ${capability} is off, but received capability is on`,
-        { path: ['configuration'], likely: 'Set the same capabilities on both sides' },
-      );
-    }
+    checkConfiguredCapabilities(configuration.capabilities ?? [], capabilities);
   }
 
   /** Reads items until the end of the stream. */
@@ -205,8 +207,19 @@ export class DestinationMigration {
       if (item.type === 'eof') return;
       if (item.type === 'command') {
         await this.#command(await input.parse(readCommand(reader)), item.offset);
-      } else await input.parse(this.#loadSection(reader, item.head, item.offset));
+        continue;
+      }
+      await input.parse(this.#loadSection(reader, item.head, item.offset));
+      await this.#loadMapped();
     }
+  }
+
+  /** Loads pages that lie elsewhere in the file. */
+  async #loadMapped(): Promise<void> {
+    const places = this.#ramLoad.takeMapped();
+    if (places.length === 0) return;
+    for (const { block, place } of places) await this.#mapped!.addBlock(block, place);
+    await this.#mapped!.loadAll();
   }
 
   *#loadSection(reader: ByteReader, head: SectionHead, offset: number): Parser<void> {

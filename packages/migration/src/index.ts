@@ -6,6 +6,7 @@ export {
   setCapabilities,
   usesReturnPath,
 } from './capabilities.ts';
+export { checkCapabilities, type MigrationRole } from './capability-rules.ts';
 export type { Clock } from './clock.ts';
 export { DestinationMigration, type DestinationOptions } from './destination.ts';
 export type { FaultSource, GuestPort, PageFault } from './guest-port.ts';
@@ -18,6 +19,7 @@ export type {
 } from './migration-info.ts';
 export { DEFAULT_PARAMETERS, type Parameters, setParameters } from './parameters.ts';
 export { checkCanPause } from './postcopy-pause.ts';
-export { SourceMigration, type SourceOptions } from './source.ts';
+export { SourceMigration } from './source.ts';
 export type { DeviceState } from './source-frames.ts';
-export type { Transport } from './transport.ts';
+export type { SourceOptions } from './source-options.ts';
+export { notSeekable, type SeekableFile, type Transport } from './transport.ts';

@@ -2,21 +2,44 @@ import type { ByteReader, Parser } from '@wherry/bytes';
 import {
   type GuestRam,
   type PageEngineError,
+  type RamBlock,
   type RamReceiver,
   TARGET_PAGE_BYTES,
 } from '@wherry/page-engine';
-import { type RamListEntry, RamRecordReader, readRamList } from '@wherry/stream';
+import {
+  type MappedRamPlace,
+  type RamListEntry,
+  RamRecordReader,
+  readRamList,
+} from '@wherry/stream';
+import type { Capabilities } from './capabilities.ts';
 import { MigrationError } from './migration-error.ts';
+
+/** A block of which the pages lie elsewhere in the file. */
+interface MappedBlock {
+  readonly block: RamBlock;
+  readonly place: MappedRamPlace;
+}
 
 /** Loads the bodies of `ram` sections: page records in WebAssembly, the others here. */
 export class RamLoad {
   readonly #ram: GuestRam;
   readonly #receiver: RamReceiver;
+  readonly #capabilities: Capabilities;
   readonly #records = new RamRecordReader(TARGET_PAGE_BYTES);
+  #mapped: MappedBlock[] = [];
 
-  constructor(ram: GuestRam, receiver: RamReceiver) {
+  constructor(ram: GuestRam, receiver: RamReceiver, capabilities: Capabilities) {
     this.#ram = ram;
     this.#receiver = receiver;
+    this.#capabilities = capabilities;
+  }
+
+  /** Gives each block once of which the pages lie elsewhere in the file. */
+  takeMapped(): MappedBlock[] {
+    const mapped = this.#mapped;
+    this.#mapped = [];
+    return mapped;
   }
 
   /**
@@ -27,23 +50,14 @@ export class RamLoad {
    * @see ram_load in QEMU's migration/ram.c
    */
   *loadBody(reader: ByteReader, withPageSizes: boolean): Parser<void> {
+    const isMapped = this.#capabilities.has('mapped-ram');
     for (;;) {
-      const result = this.#receiver.decode(reader.start, reader.end);
-      reader.skip(result.consumed);
-      if (result.error !== undefined) throw this.#recordError(reader.offset, result.error);
-      if (result.status === 'need-more') {
-        const needed = Math.max(result.bytesNeeded, reader.available + 1);
-        if (reader.ended) throw this.#truncated(reader);
-        const { bytes } = this.#receiver.input;
-        if (reader.storage !== bytes) reader.moveTo(bytes); // the pages have come to another bank
-        yield needed;
-        continue;
-      }
+      if (!isMapped && !(yield* this.#loadPages(reader))) continue;
       const record = yield* this.#records.read(reader);
       if (record.kind === 'eos') return;
       if (record.kind === 'mem-size') {
         const { offset } = record;
-        const shape = { advised: withPageSizes };
+        const shape = { advised: withPageSizes, mappedRam: isMapped };
         for (const entry of yield* readRamList(reader, record.totalBytes, shape)) {
           this.#checkBlock(entry, withPageSizes, offset);
         }
@@ -52,18 +66,35 @@ export class RamLoad {
           'RAM_RECORD_INVALID',
           'A kind of RAM record is not supported here',
           {
-            expected: 'pages as they are, zero pages, or XBZRLE before postcopy',
+            expected: isMapped
+              ? 'no page in the stream: mapped-ram keeps them elsewhere in the file'
+              : 'pages as they are, zero pages, or XBZRLE before postcopy',
             found: record.kind,
             offset: record.offset,
             path: ['ram', record.block],
-            likely:
-              record.kind === 'xbzrle'
+            likely: isMapped
+              ? 'The file is damaged before this point'
+              : record.kind === 'xbzrle'
                 ? 'The source goes on with XBZRLE in postcopy, where no QEMU does'
                 : 'Turn compress off at the source',
           },
         );
       }
     }
+  }
+
+  /** Places page records as far as there are some; returns whether another kind of record comes next. */
+  *#loadPages(reader: ByteReader): Parser<boolean> {
+    const result = this.#receiver.decode(reader.start, reader.end);
+    reader.skip(result.consumed);
+    if (result.error !== undefined) throw this.#recordError(reader.offset, result.error);
+    if (result.status !== 'need-more') return true;
+    const needed = Math.max(result.bytesNeeded, reader.available + 1);
+    if (reader.ended) throw this.#truncated(reader);
+    const { bytes } = this.#receiver.input;
+    if (reader.storage !== bytes) reader.moveTo(bytes); // the pages have come to another bank
+    yield needed;
+    return false;
   }
 
   #checkBlock(entry: RamListEntry, withPageSizes: boolean, offset: number): void {
@@ -99,6 +130,23 @@ export class RamLoad {
         `${pageBytes} bytes`,
       );
     }
+    const { mapped } = entry;
+    if (mapped === undefined) return;
+    if (mapped.pageBytes !== TARGET_PAGE_BYTES) {
+      throw fail(
+        'The file counts in other target pages than this guest',
+        `${TARGET_PAGE_BYTES} bytes`,
+        `${mapped.pageBytes} bytes`,
+      );
+    }
+    if (mapped.pagesOffset % TARGET_PAGE_BYTES !== 0) {
+      throw fail(
+        `Error reading ramblock ${entry.name} pages, region has bad alignment`,
+        `a multiple of ${TARGET_PAGE_BYTES}`,
+        `${mapped.pagesOffset}`,
+      );
+    }
+    this.#mapped.push({ block, place: mapped });
   }
 
   #recordError(offset: number, error: PageEngineError): MigrationError {

@@ -1,5 +1,10 @@
 import { ByteWriter } from '@wherry/bytes';
-import { type GuestRam, type RamDiscard, TARGET_PAGE_BYTES } from '@wherry/page-engine';
+import {
+  type GuestRam,
+  type RamBlock,
+  type RamDiscard,
+  TARGET_PAGE_BYTES,
+} from '@wherry/page-engine';
 import {
   type Command,
   RAM_SECTION,
@@ -20,6 +25,7 @@ import {
   formatVmdesc,
   MIGRATION_PRIORITIES,
   type VmdescDevice,
+  type VmdescState,
 } from '@wherry/vmstate';
 import { deviceError } from './device-error.ts';
 
@@ -33,6 +39,12 @@ export interface DeviceState {
   readonly bytes: Uint8Array;
 }
 
+/** Which further words the list of RAM blocks carries. */
+export interface RamListWords {
+  /** Writes the header of a block in a mapped-ram file. */
+  readonly placeMapped?: (block: RamBlock) => void;
+}
+
 /** Writes the frames of a source's stream, in wire order, around the page records of others. */
 export class SourceFrames {
   readonly #writer: ByteWriter;
@@ -40,6 +52,7 @@ export class SourceFrames {
   readonly #registry: DeviceRegistry;
   readonly #states: DeviceState[] = [];
   readonly #vmdesc: VmdescDevice[] = [];
+  #capabilities: readonly string[] = [];
 
   constructor(writer: ByteWriter, machineType: string, registry: DeviceRegistry) {
     this.#writer = writer;
@@ -52,10 +65,11 @@ export class SourceFrames {
     return this.#states;
   }
 
-  /** Header and configuration. */
-  begin(): void {
+  /** Header and configuration. @param capabilities those that the destination has to have, too */
+  begin(capabilities: readonly string[] = []): void {
+    this.#capabilities = capabilities;
     writeHeader(this.#writer);
-    writeConfiguration(this.#writer, { machineType: this.#machineType });
+    writeConfiguration(this.#writer, { machineType: this.#machineType, capabilities });
   }
 
   command(command: Command): void {
@@ -69,24 +83,27 @@ export class SourceFrames {
    * @throws MigrationError `DEVICE_STATE`
    * @see qemu_savevm_state_setup in QEMU's migration/savevm.c
    */
-  setUp(ram: GuestRam, withPageSizes: boolean): void {
+  setUp(ram: GuestRam, withPageSizes: boolean, words: RamListWords = {}): void {
     const early = this.#registry.inSectionOrder().filter(({ earlySetup }) => earlySetup);
     const isAhead = ({ priority }: Device): boolean =>
       MIGRATION_PRIORITIES.indexOf(priority) < MIGRATION_PRIORITIES.indexOf('default');
     for (const device of early.filter(isAhead)) this.#device(device);
-    this.#ramStart(ram, withPageSizes);
+    this.#ramStart(ram, withPageSizes, words);
     for (const device of early.filter((device) => !isAhead(device))) this.#device(device);
   }
 
   /** The list of blocks; with page sizes where postcopy needs them. */
-  #ramStart(ram: GuestRam, withPageSizes: boolean): void {
+  #ramStart(ram: GuestRam, withPageSizes: boolean, { placeMapped }: RamListWords): void {
     writeSectionHead(this.#writer, { kind: 'start', sectionId: RAM_SECTION_ID, ...RAM_SECTION });
-    const entries = ram.blocks.map(({ name, lengthBytes, hostPageBytes }) => ({
-      name,
-      usedBytes: lengthBytes,
-      ...(withPageSizes && hostPageBytes !== TARGET_PAGE_BYTES ? { pageBytes: hostPageBytes } : {}),
+    const entries = ram.blocks.map((block) => ({
+      block,
+      name: block.name,
+      usedBytes: block.lengthBytes,
+      ...(withPageSizes && block.hostPageBytes !== TARGET_PAGE_BYTES
+        ? { pageBytes: block.hostPageBytes }
+        : {}),
     }));
-    writeRamList(this.#writer, entries);
+    writeRamList(this.#writer, entries, placeMapped && (({ block }) => placeMapped(block)));
     this.ramEnd();
   }
 
@@ -157,10 +174,32 @@ export class SourceFrames {
         { name: 'len', type: 'uint32', size: 4 },
         { name: 'name', type: 'buffer', size: this.#machineType.length },
       ],
+      ...describeCapabilities(this.#capabilities),
     };
     const description = { configuration, page_size: TARGET_PAGE_BYTES, devices: this.#vmdesc };
     writeVmdesc(this.#writer, formatVmdesc(description));
   }
+}
+
+/** Describes the configuration's subsection as QEMU does: an array of which the first element tells the size. */
+function describeCapabilities([first, ...others]: readonly string[]): {
+  readonly subsections?: readonly VmdescState[];
+} {
+  if (first === undefined) return {};
+  const name = 'capabilities';
+  const array = others.length === 0 ? {} : { array_len: others.length + 1 };
+  return {
+    subsections: [
+      {
+        vmsd_name: 'configuration/capabilities',
+        version: 1,
+        fields: [
+          { name: 'caps_count', type: 'uint32', size: 4 },
+          { name, ...array, type: 'capability', size: first.length + 1 },
+        ],
+      },
+    ],
+  };
 }
 
 /** Encodes a device's section body on its own. */

@@ -4,14 +4,12 @@ import { type ReturnPathMessage, readReturnPathMessage } from '@wherry/stream';
 import { DeviceRegistry } from '@wherry/vmstate';
 import { AutoConverge } from './auto-converge.ts';
 import { checkMigratable } from './blockers.ts';
-import { type Capabilities, checkGuestSupports, usesReturnPath } from './capabilities.ts';
+import { checkGuestSupports, configuredCapabilities, usesReturnPath } from './capabilities.ts';
 import { RateLimit } from './channels.ts';
-import type { Clock } from './clock.ts';
 import { GlobalState } from './global-state.ts';
-import type { GuestPort } from './guest-port.ts';
+import { MappedRamSave } from './mapped-ram-save.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
-import type { Parameters } from './parameters.ts';
 import { postcopyAdvice } from './postcopy-advice.ts';
 import { checkCanPause, pausedByUser } from './postcopy-pause.ts';
 import {
@@ -23,37 +21,15 @@ import {
   unexpected,
 } from './source-connection.ts';
 import { type DeviceState, SourceFrames } from './source-frames.ts';
+import type { Commitment, SourceOptions } from './source-options.ts';
 import { recvBitmapBytes, SourceRecovery } from './source-recovery.ts';
 import { type SenderCounts, SourceStatistics } from './source-statistics.ts';
-import type { Transport } from './transport.ts';
+import { checkSeekable, type Transport } from './transport.ts';
 
 /** Bytes of page records in one PART section, about what QEMU sends in its 50 ms at 1 Gbit/s. */
 const PART_BYTES = 8 * 1024 * 1024;
 /** In postcopy: how much background data may stand before an answer to a request. */
 const POSTCOPY_CHUNK_BYTES = 256 * 1024;
-
-/** What {@link SourceMigration} needs. */
-export interface SourceOptions {
-  readonly guest: GuestPort;
-  /** A connection to the destination, owned by the migration from now on. */
-  readonly transport: Transport;
-  readonly clock: Clock;
-  readonly capabilities: Capabilities;
-  /** Gives the parameters as they are now: they may change while it runs. */
-  readonly parameters: () => Parameters;
-  readonly onStatus?: (status: MigrationStatus) => void;
-  /** Called at each synchronisation of the dirty log, with its number from 1. */
-  readonly onPass?: (pass: number) => void;
-}
-
-/** How far the source has committed itself: what a failure means depends on it. */
-type Commitment =
-  /** The guest is here, whatever happens. */
-  | 'none'
-  /** The destination may have all that it needs to run the guest. */
-  | 'handing-over'
-  /** The destination runs the guest, or is about to. */
-  | 'postcopy';
 
 /**
  * The source's side of one migration. {@link SourceMigration.run} is the protocol, top to bottom:
@@ -84,6 +60,7 @@ export class SourceMigration {
   /** Bytes over connections that are lost. */
   #bytesBefore = 0;
   #recovery: SourceRecovery | undefined;
+  #mapped: MappedRamSave | undefined;
   #status: MigrationStatus = 'none';
   #error: Error | undefined;
   #commitment: Commitment = 'none';
@@ -105,6 +82,7 @@ export class SourceMigration {
       xbzrleCacheBytes: options.capabilities.has('xbzrle')
         ? Math.min(cacheBytes, guest.ram.plan.options.xbzrleCacheBytes)
         : 0,
+      runs: options.capabilities.has('mapped-ram'),
     });
     this.#connection = new SourceConnection(transport);
     this.#registry = new DeviceRegistry([this.#globalState.device, ...guest.devices]);
@@ -261,7 +239,7 @@ export class SourceMigration {
     checkGuestSupports(capabilities, guest);
     this.#guestWasRunning = guest.running;
     this.#sender.oweAll();
-    this.#frames.begin();
+    this.#frames.begin(configuredCapabilities(capabilities));
     if (usesReturnPath(capabilities)) {
       this.#frames.command({ name: 'open-return-path' });
       this.#frames.command({ name: 'ping', value: 1 });
@@ -269,7 +247,14 @@ export class SourceMigration {
     if (postcopy) {
       this.#frames.command({ name: 'postcopy-advise', ram: postcopyAdvice(guest.ram) });
     }
-    this.#frames.setUp(guest.ram, postcopy);
+    if (capabilities.has('mapped-ram')) {
+      checkSeekable(this.#options.transport);
+      this.#mapped = await MappedRamSave.create(this.#connection.output, guest.ram, new Set());
+    }
+    const mapped = this.#mapped;
+    this.#frames.setUp(guest.ram, postcopy, {
+      ...(mapped === undefined ? {} : { placeMapped: (block) => mapped.placeBlock(block) }),
+    });
     this.#pass(0);
     await this.#connection.output.flush();
     this.#statistics.setupDone();
@@ -383,12 +368,13 @@ export class SourceMigration {
       if (rate !== 0 && !this.#sender.hasRequests) await this.#rate.wait(this.#connection.signal);
       const chunk = this.#sender.next(Math.min(largest, this.#rate.burst(rate)));
       if (chunk === undefined) break;
-      const { length } = chunk.bytes;
-      await this.#connection.output.sendChunk(chunk);
+      const { lengthBytes } = chunk;
+      await (this.#mapped ?? this.#connection.output).sendChunk(chunk);
       this.#statistics.measure();
       await clock.yield(); // writes that succeed at once would keep requests and QMP waiting
-      if (!chunk.requested) this.#rate.spend(length, rate);
+      if (!chunk.requested) this.#rate.spend(lengthBytes, rate);
     } while ((this.#connection.output.bytes < until || this.#sender.insideHostPage) && !isOver());
+    if (kind === 'end') await this.#mapped?.finish();
     this.#frames.ramEnd();
     await this.#connection.output.flush();
   }

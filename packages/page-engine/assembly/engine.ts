@@ -3,6 +3,7 @@
 export {
   addNew, addRange, clearRange, countSet, findRuns, nextClear, nextSet, setRange, widen,
 } from './bitmap';
+export { collect } from './collector';
 export { hashPage, hashPages } from './hash';
 export { copy, readTouch } from './limits';
 export { checkPacket, gatherPacket, listPacket, packetRun, placePacket } from './packet';

@@ -54,6 +54,8 @@ export const ENTRY_NAME: usize = 64; // up to 255 bytes
 // Runs of a bitmap: u32 first page, u32 end.
 export const RUN_BYTES: usize = 8;
 export const MAX_RUNS: u32 = 512;
+export const ZERO_RUN: u32 = 2147483648; // in a run's end: its pages are zero
+export const MAX_ZERO_PAGES: u32 = 65536; // of one call that collects runs: it is to stay short
 
 // Begins and ends of changed runs in a page, u16 each, and eleven more than there can be.
 export const EDGES_BYTES: usize = 8256;

@@ -25,7 +25,7 @@ const XBZRLE_HEAD_BYTES: u32 = 3;
 // anyhow, so that the one atomic operation that it needs costs little beside it.
 // @ts-ignore: decorator
 @inline
-function takeMark(dirty: usize, written: usize, page: u32): void {
+export function takeMark(dirty: usize, written: usize, page: u32): void {
   if (!isSet(dirty, page)) return;
   const at = (<usize>page >> 6) << 3;
   const bit = <u64>1 << (page & 63);

@@ -11,6 +11,16 @@ export interface Engine {
   nextSet(bitmap: number, from: number, to: number): number;
   setRange(bitmap: number, from: number, to: number): void;
   widen(bitmap: number, pages: number, perHost: number): void;
+  collect(
+    state: number,
+    entry: number,
+    from: number,
+    to: number,
+    out: number,
+    mostRuns: number,
+    mostPages: number,
+    findZeroPages: number,
+  ): number;
   hashPage(ptr: number): bigint;
   hashPages(ptr: number, pages: number, previous: bigint): bigint;
   copy(to: number, from: number, lengthBytes: number): void;

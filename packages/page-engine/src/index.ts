@@ -18,16 +18,13 @@ export { PageBitmap } from './page-bitmap.ts';
 export type { PageList } from './page-list.ts';
 export { PageScanner } from './page-scanner.ts';
 export { RamBlock, type RamSegment } from './ram-block.ts';
-export type { RamChunk } from './ram-chunk.ts';
+export type { RamChunk, RamRun, RamSenderOptions } from './ram-chunk.ts';
 export {
   type DecodeResult,
   type IoBuffer,
   type RamChannel,
   RamReceiver,
 } from './ram-receiver.ts';
-export {
-  RamSender,
-  type RamSenderOptions,
-} from './ram-sender.ts';
+export { RamSender } from './ram-sender.ts';
 export type { XbzrleStatistics } from './xbzrle-cache.ts';
 export { XbzrleCodec } from './xbzrle-codec.ts';

@@ -93,6 +93,24 @@ export class RamBlock {
     return this.#banks[segment.bank]!.bytes.subarray(ptr, ptr + lengthBytes);
   }
 
+  /**
+   * Views the memory of target pages that are about to be filled from elsewhere, a view a segment: they
+   * count as written. The receiver's side: nothing becomes dirty, and nothing present.
+   * @throws PageEngineError RANGE
+   */
+  fillable(fromPage: number, toPage: number): { firstPage: number; bytes: Uint8Array }[] {
+    return this.#pieces(fromPage, toPage).map(({ bank, segment, from, to }) => {
+      bank.engine.setRange(segment.writtenPtr, from, to);
+      return {
+        firstPage: segment.firstPage + from,
+        bytes: bank.bytes.subarray(
+          segment.ptr + from * TARGET_PAGE_BYTES,
+          segment.ptr + to * TARGET_PAGE_BYTES,
+        ),
+      };
+    });
+  }
+
   /** Tells whether a target page is present. */
   isReceived(page: number): boolean {
     return this.receivedCount(page, page + 1) === 1;

@@ -1,4 +1,4 @@
-import type { Bank } from './bank.ts';
+import { collectRuns } from './collect-runs.ts';
 import { listDiscards, type RamDiscard } from './discards.ts';
 import { PageEngineError } from './errors.ts';
 import type { GuestRam } from './guest-ram.ts';
@@ -7,7 +7,6 @@ import {
   ENTRY_BYTES,
   MAX_RECORD_BYTES,
   SENDER_PTR,
-  type SegmentPlan,
   TARGET_PAGE_BYTES,
   TX_NEXT_PAGE,
   TX_NORMAL,
@@ -15,71 +14,19 @@ import {
   TX_XBZRLE,
   TX_ZERO,
 } from './layout.ts';
+import { oweMissing } from './owe-missing.ts';
 import { type PageList, PageLists } from './page-list.ts';
 import type { RamBlock } from './ram-block.ts';
-import type { RamChunk } from './ram-chunk.ts';
+import type {
+  Channel,
+  OpenChunk,
+  RamChunk,
+  RamSenderOptions,
+  Run,
+  SenderSegment,
+} from './ram-chunk.ts';
 import { RequestQueue } from './request-queue.ts';
 import { XbzrleCache, type XbzrleStatistics } from './xbzrle-cache.ts';
-
-export interface RamSenderOptions {
-  /** Limits the chunks that are out at a time; at most the guest memory's ioBuffers. */
-  readonly buffers?: number;
-  /** Sends zero pages as ZERO records. Default true. */
-  readonly zeroPages?: boolean;
-  /**
-   * Answers requests over a channel of their own in postcopy, through {@link RamSender.nextRequested}.
-   * Default false: {@link RamSender.next} puts them before the background.
-   */
-  readonly preempt?: boolean;
-  /**
-   * Sends the changes of pages that were sent before, from the second round of precopy on, as XBZRLE
-   * records, and keeps so many bytes of pages for it: a power of two, at most the guest memory's
-   * xbzrleCacheBytes. Default 0: no XBZRLE.
-   */
-  readonly xbzrleCacheBytes?: number;
-  /**
-   * Lists the pages with content, for others to send, rather than writing records of them: so many
-   * lists at a time, at most two for each of the guest memory's multifdChannels. Default 0: no lists.
-   */
-  readonly pageLists?: number;
-}
-
-interface SenderSegment {
-  readonly block: RamBlock;
-  readonly bank: Bank;
-  readonly plan: SegmentPlan;
-  /** Counts the target pages of a host page. */
-  readonly perHost: number;
-}
-
-/** A run of pages within one segment. */
-interface Run {
-  readonly segment: SenderSegment;
-  page: number;
-  readonly end: number;
-}
-
-/** What a channel to the destination needs to know of what went over it before. */
-interface Channel {
-  /** The block that a record with CONTINUE would mean. */
-  named: RamBlock | undefined;
-  /** Postcopy: the rest of the host page of which a part is on its way. */
-  unfinished: Run | undefined;
-}
-
-interface OpenChunk {
-  readonly channel: Channel;
-  readonly buffer: number;
-  readonly limitBytes: number;
-  bank: Bank | undefined;
-  bytes: number;
-  normalPages: number;
-  zeroPages: number;
-  xbzrlePages: number;
-  requested: boolean;
-  readonly listRoom: number;
-  list: PageList | undefined;
-}
 
 /**
  * Encodes a guest's pages for a migration: what is owed, in rounds (precopy) or by whole host pages
@@ -92,6 +39,9 @@ export class RamSender {
   readonly #freeBuffers: number[];
   readonly #lists: PageLists;
   readonly #findZeroPages: boolean;
+  readonly #givesRuns: boolean;
+  /** Pages that were not yet sent are kept from the guest. */
+  #isSnapshot = false;
   #cursorSegment = 0;
   #cursorPage = 0;
   #owed = 0;
@@ -126,7 +76,9 @@ export class RamSender {
     this.#findZeroPages = options.zeroPages ?? true;
     this.#urgent =
       options.preempt === true ? { named: undefined, unfinished: undefined } : this.#main;
-    this.#segments = ram.blocks.flatMap((block) =>
+    this.#givesRuns = options.runs ?? false;
+    const blocks = ram.blocks.filter((block) => options.ignored?.has(block) !== true);
+    this.#segments = blocks.flatMap((block) =>
       block.segments.map((plan) => ({
         block,
         plan,
@@ -185,7 +137,7 @@ export class RamSender {
     for (const { bank, plan } of this.#segments) {
       bank.engine.setRange(plan.owedPtr, 0, plan.pages);
     }
-    this.#owed = this.#ram.totalBytes / TARGET_PAGE_BYTES;
+    this.#owed = this.#segments.reduce((total, { plan }) => total + plan.pages, 0);
     this.startRound();
   }
 
@@ -233,25 +185,7 @@ export class RamSender {
    * @see QEMU migration/ram.c: ram_dirty_bitmap_reload
    */
   oweMissing(block: RamBlock, received: Uint8Array): void {
-    if (received.length * 8 < block.pageCount) {
-      throw new PageEngineError(
-        'RANGE',
-        `a bitmap of ${received.length} bytes for the ${block.pageCount} pages of RAM block ${block.name}`,
-        { block: block.name, lengthBytes: received.length },
-      );
-    }
-    for (const { block: of, bank, plan, perHost } of this.#segments) {
-      if (of !== block) continue;
-      const { owedPtr, firstPage, pages } = plan;
-      this.#owed -= bank.engine.countSet(owedPtr, 0, pages);
-      // Segments part at whole words of the bitmap.
-      const from = firstPage / 8;
-      const owed = bank.bytes.subarray(owedPtr, owedPtr + Math.ceil(pages / 8));
-      for (let i = 0; i < owed.length; i++) owed[i] = ~received[from + i]!;
-      bank.engine.clearRange(owedPtr, pages, owed.length * 8);
-      bank.engine.widen(owedPtr, pages, perHost);
-      this.#owed += bank.engine.countSet(owedPtr, 0, pages);
-    }
+    this.#owed += oweMissing(this.#segments, block, received);
     this.startRound();
   }
 
@@ -261,6 +195,19 @@ export class RamSender {
     this.#xbzrle.stop();
     this.#postcopy = true;
     this.startRound();
+  }
+
+  /**
+   * Has the guest, which stands still, wait for each page until it was sent: it runs on, and what is
+   * sent is what it is now. Its vCPUs ask for their pages as for missing ones. Call
+   * `setAllReceived(true)` at the end, however it ends.
+   */
+  enterSnapshot(): void {
+    for (const { bank, plan } of this.#segments) {
+      bank.engine.clearRange(plan.receivedPtr, 0, plan.pages);
+    }
+    this.#isSnapshot = true;
+    this.enterPostcopy();
   }
 
   /**
@@ -307,7 +254,7 @@ export class RamSender {
       const isFull = this.#postcopy && (!this.#endHostPage(chunk) || this.#encodeRequests(chunk));
       if (!isFull) this.#encodeBackground(chunk);
       // All that this sweep met may be unchanged.
-    } while (chunk.bytes === 0 && chunk.list === undefined && this.hasNext);
+    } while (chunk.bank === undefined && this.hasNext);
     return this.#close(chunk);
   }
 
@@ -334,13 +281,18 @@ export class RamSender {
     return {
       channel,
       buffer,
-      limitBytes: Math.min(Math.max(maxBytes, MAX_RECORD_BYTES), ioBufferBytes),
+      limitBytes: Math.min(
+        Math.max(maxBytes, MAX_RECORD_BYTES),
+        this.#givesRuns ? Number.POSITIVE_INFINITY : ioBufferBytes,
+      ),
       bank: undefined,
       bytes: 0,
       normalPages: 0,
       zeroPages: 0,
       xbzrlePages: 0,
       requested: channel !== this.#main || this.#mainIsAwaited,
+      runs: [],
+      passed: [],
       listRoom: Math.floor(maxBytes / TARGET_PAGE_BYTES),
       list: undefined,
     };
@@ -372,9 +324,9 @@ export class RamSender {
         continue;
       }
       if (chunk.bank !== undefined && chunk.bank !== segment.bank) return true;
-      const { bytes } = chunk;
+      const { page } = run;
       const done = this.#encode(chunk, run);
-      if (chunk.bytes === bytes) return true;
+      if (run.page === page) return true; // there is no room
       chunk.requested = true;
       // The background goes on from here: the guest is likely to touch what comes next.
       this.#cursorSegment = this.#segments.indexOf(segment);
@@ -423,17 +375,10 @@ export class RamSender {
     const { bank, block, perHost } = run.segment;
     if (chunk.list !== undefined) return false; // a list names pages of one block, next to each other
     this.#lists.offer(bank, chunk.listRoom);
-    const ptr = bank.plan.sendPtrs[chunk.buffer]!;
-    const bytes = bank.engine.encode(
-      SENDER_PTR,
-      this.#ram.plan.tablePtr + block.index * ENTRY_BYTES,
-      chunk.channel.named === block ? 1 : 0,
-      run.page,
-      run.end,
-      ptr + chunk.bytes,
-      ptr + chunk.limitBytes,
-      this.#findZeroPages ? 1 : 0,
-    );
+    const from = run.page;
+    const bytes = this.#givesRuns
+      ? collectRuns(this.#ram.plan, chunk, run, this.#findZeroPages)
+      : this.#encodeRecords(chunk, run);
     run.page = bank.getU32(SENDER_PTR + TX_NEXT_PAGE);
     const normalPages = bank.getU32(SENDER_PTR + TX_NORMAL);
     const zeroPages = bank.getU32(SENDER_PTR + TX_ZERO);
@@ -443,7 +388,8 @@ export class RamSender {
     this.#owed -= normalPages + zeroPages + xbzrlePages + unchangedPages + (chunk.list?.pages ?? 0);
     if (chunk.list !== undefined) chunk.bank = bank;
     this.#xbzrle.count(bank);
-    if (bytes > 0) {
+    if (this.#isSnapshot) chunk.passed.push({ segment: run.segment, from, to: run.page });
+    if (bytes > 0 || chunk.runs.length > 0) {
       chunk.channel.named = block;
       chunk.bank = bank;
       chunk.bytes += bytes;
@@ -458,8 +404,24 @@ export class RamSender {
     return run.page >= run.end;
   }
 
+  /** Writes records behind those of the chunk; returns their bytes. */
+  #encodeRecords(chunk: OpenChunk, { segment, page, end }: Run): number {
+    const { bank, block } = segment;
+    const ptr = bank.plan.sendPtrs[chunk.buffer]!;
+    return bank.engine.encode(
+      SENDER_PTR,
+      this.#ram.plan.tablePtr + block.index * ENTRY_BYTES,
+      chunk.channel.named === block ? 1 : 0,
+      page,
+      end,
+      ptr + chunk.bytes,
+      ptr + chunk.limitBytes,
+      this.#findZeroPages ? 1 : 0,
+    );
+  }
+
   #close(chunk: OpenChunk): RamChunk | undefined {
-    const { buffer, bank, bytes, normalPages, zeroPages, xbzrlePages, requested } = chunk;
+    const { buffer, bank, bytes, runs, normalPages, zeroPages, xbzrlePages, requested } = chunk;
     this.#roundComplete = !this.#moveToOwed();
     if (this.#roundComplete && !this.#postcopy) this.#xbzrle.start();
     if (bank === undefined) {
@@ -472,15 +434,17 @@ export class RamSender {
     const ptr = bank.plan.sendPtrs[buffer]!;
     let isOut = true;
     return {
-      bytes: bank.bytes.subarray(ptr, ptr + bytes),
+      bytes: bank.bytes.subarray(ptr, this.#givesRuns ? ptr : ptr + bytes),
       list: chunk.list,
+      runs,
+      lengthBytes: bytes,
       normalPages,
       zeroPages,
       xbzrlePages,
       requested,
       endOfRound: this.#roundComplete,
       release: () => {
-        if (isOut) this.#freeBuffers.push(buffer);
+        if (isOut) this.#letGo(chunk);
         isOut = false;
       },
     };
@@ -489,6 +453,14 @@ export class RamSender {
   /** Gives a list back, once. */
   releaseList(list: PageList): void {
     this.#lists.release(list);
+  }
+
+  #letGo({ buffer, passed }: OpenChunk): void {
+    this.#freeBuffers.push(buffer);
+    for (const { segment, from, to } of passed) {
+      segment.bank.engine.setRange(segment.plan.receivedPtr, from, to);
+    }
+    if (passed.length > 0) this.#ram.faults.wakeAll();
   }
 
   /** Moves the cursor to the first owed page at or behind it; returns whether there is one. */

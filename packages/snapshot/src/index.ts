@@ -17,7 +17,6 @@ export type {
   ItemModel,
   LiveSectionModel,
   LocatedModel,
-  MappedModel,
   PageCounts,
   PartialSectionModel,
   RamBlockModel,

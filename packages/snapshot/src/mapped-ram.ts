@@ -1,10 +1,10 @@
 import { type ByteReader, collect, need, type Parser, skip } from '@wherry/bytes';
+import { type MappedRamPlace, mappedBitmapBytes } from '@wherry/stream';
 import type { Locator } from './locator.ts';
 import { ramListInvalid } from './ram-list-invalid.ts';
 import type { RamSink } from './ram-sink.ts';
-import type { MappedModel, RamBlockModel } from './stream-model.ts';
+import type { RamBlockModel } from './stream-model.ts';
 
-const MIN_PAGE_BYTES = 1024;
 /** A bitmap is kept only for its positions: these are 2 TiB of guest in 4 KiB pages. */
 const MAX_KEPT_BITMAP_BYTES = 64 * 1024 * 1024;
 
@@ -16,39 +16,11 @@ export interface MappedRamNeeds {
   readonly byteOrder: 'little' | 'big' | undefined;
 }
 
-/** Reads a block's header in a mapped-ram list. @throws StreamError `RAM_LIST_INVALID` */
-export function* readMappedHeader(
-  reader: ByteReader,
-  block: string,
-  usedBytes: number,
-): Parser<MappedModel> {
-  yield* need(reader, 28);
-  const { offset } = reader;
-  const version = reader.u32();
-  if (version > 1)
-    throw ramListInvalid('a mapped-ram header of version 1', `${version}`, offset, block);
-  const [pageBytes, bitmapOffset, pagesOffset] = [reader.size(), reader.size(), reader.size()];
-  if (pageBytes < MIN_PAGE_BYTES || !Number.isInteger(Math.log2(pageBytes))) {
-    throw ramListInvalid('a power of two as page size', `${pageBytes}`, offset + 4, block);
-  }
-  const bitmapBytes = bitmapLength(usedBytes, pageBytes);
-  if (bitmapOffset < reader.offset || pagesOffset < bitmapOffset + bitmapBytes) {
-    throw ramListInvalid(
-      `a bitmap of ${bitmapBytes} bytes from ${reader.offset} on, then the pages`,
-      `a bitmap at ${bitmapOffset}, pages at ${pagesOffset}`,
-      offset + 12,
-      block,
-      'The offsets are those of the file: give inspect the whole file, from its first byte',
-    );
-  }
-  return { pageBytes, bitmapOffset, pagesOffset };
-}
-
 /** Reads a block's bitmap and its pages, or passes over what nobody wants. */
 export function* readMappedPages(
   reader: ByteReader,
   block: RamBlockModel,
-  mapped: MappedModel,
+  mapped: MappedRamPlace,
   needs: MappedRamNeeds,
 ): Parser<void> {
   const { sink, locator } = needs;
@@ -57,7 +29,7 @@ export function* readMappedPages(
   const headerEnd = reader.offset;
   yield* skip(reader, bitmapOffset - headerEnd);
   locator.pieces(headerEnd, path, [[bitmapOffset - headerEnd, 'Unused bytes before the bitmap']]);
-  const bitmapBytes = bitmapLength(block.usedBytes, pageBytes);
+  const bitmapBytes = mappedBitmapBytes(block.usedBytes, pageBytes);
   const isWanted =
     sink !== undefined || locator.covers(bitmapOffset, pagesOffset + block.usedBytes);
   if (isWanted && bitmapBytes > MAX_KEPT_BITMAP_BYTES) {
@@ -101,7 +73,7 @@ export function* readMappedPages(
 
 function locate(
   block: RamBlockModel,
-  { pageBytes, bitmapOffset, pagesOffset }: MappedModel,
+  { pageBytes, bitmapOffset, pagesOffset }: MappedRamPlace,
   bitmap: PageBitmap,
   bitmapBytes: number,
   locator: Locator,
@@ -166,10 +138,6 @@ class PageBitmap {
     }
     return false;
   }
-}
-
-function bitmapLength(usedBytes: number, pageBytes: number): number {
-  return Math.ceil(usedBytes / pageBytes / 64) * 8;
 }
 
 /** Counts the bits that are set. */

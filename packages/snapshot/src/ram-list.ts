@@ -1,7 +1,7 @@
 import { type ByteReader, counted, need, type Parser } from '@wherry/bytes';
-import { readBlockPageSize } from '@wherry/stream';
+import { readBlockPageSize, readMappedHeader } from '@wherry/stream';
 import type { Locator } from './locator.ts';
-import { type MappedRamNeeds, readMappedHeader, readMappedPages } from './mapped-ram.ts';
+import { type MappedRamNeeds, readMappedPages } from './mapped-ram.ts';
 import { ramListInvalid } from './ram-list-invalid.ts';
 import type { RamBlockModel } from './stream-model.ts';
 
@@ -58,7 +58,7 @@ export function* readUnknownRamList(
       ...(mapped === undefined ? {} : { mapped }),
       pages: { page: 0, zero: 0, xbzrle: 0, compress: 0, mapped: 0 },
     };
-    locateEntry(block, offset, nameBytes, needs.locator);
+    locateEntry(block, offset, nameBytes, hints.mappedRam, needs.locator);
     add(block);
     if (mapped !== undefined) yield* readMappedPages(reader, block, mapped, needs);
   }
@@ -68,6 +68,7 @@ function locateEntry(
   { name, usedBytes, pageBytes, gpa, mapped }: RamBlockModel,
   offset: number,
   nameBytes: number,
+  hasMappedHeader: boolean,
   locator: Locator,
 ): void {
   locator.pieces(
@@ -79,14 +80,14 @@ function locateEntry(
       [8, 'Bytes of the RAM block', usedBytes],
       [pageBytes === undefined ? 0 : 8, 'Host page size of the RAM block', pageBytes],
       [gpa === undefined ? 0 : 8, 'Guest-physical address of the RAM block', gpa],
-      ...(mapped === undefined
-        ? []
-        : ([
+      ...(hasMappedHeader
+        ? ([
             [4, 'Version of the mapped-ram header'],
-            [8, 'Page size of the mapped-ram header', mapped.pageBytes],
-            [8, 'Absolute file offset of the bitmap', mapped.bitmapOffset],
-            [8, 'Absolute file offset of the pages', mapped.pagesOffset],
-          ] as const)),
+            [8, 'Page size of the mapped-ram header', mapped?.pageBytes],
+            [8, 'Absolute file offset of the bitmap', mapped?.bitmapOffset ?? 0],
+            [8, 'Absolute file offset of the pages', mapped?.pagesOffset ?? 0],
+          ] as const)
+        : []),
     ],
   );
 }

@@ -1,4 +1,4 @@
-import type { Command, Configuration } from '@wherry/stream';
+import type { Command, Configuration, MappedRamPlace } from '@wherry/stream';
 import type { Vmdesc } from '@wherry/vmstate';
 
 /** Target pages that a RAM block's records carried, by kind of record. */
@@ -11,13 +11,6 @@ export interface PageCounts {
   mapped: number;
 }
 
-/** Where a mapped-ram file keeps a block: absolute file offsets. */
-export interface MappedModel {
-  readonly pageBytes: number;
-  readonly bitmapOffset: number;
-  readonly pagesOffset: number;
-}
-
 /** A RAM block of the list, and what came for it. */
 export interface RamBlockModel {
   readonly name: string;
@@ -27,7 +20,7 @@ export interface RamBlockModel {
   readonly pageBytes?: number;
   /** Guest-physical address, where the list states it. */
   readonly gpa?: number;
-  readonly mapped?: MappedModel;
+  readonly mapped?: MappedRamPlace;
   readonly pages: PageCounts;
   /** SHA-256 of the extracted block, in hexadecimal; whoever extracts it adds it. */
   sha256?: string;

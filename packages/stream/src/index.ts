@@ -7,6 +7,13 @@ export {
 } from './commands.ts';
 export { type Configuration, readConfiguration, writeConfiguration } from './configuration.ts';
 export {
+  type MappedRamPlace,
+  mappedBitmapBytes,
+  placeMappedBlock,
+  readMappedHeader,
+  writeMappedHeader,
+} from './mapped-ram.ts';
+export {
   decodeMultifdInit,
   encodeMultifdInit,
   getMultifdHead,

@@ -1,4 +1,5 @@
 import { type ByteReader, type ByteWriter, counted, need, type Parser, skip } from '@wherry/bytes';
+import { type MappedRamPlace, readMappedHeader } from './mapped-ram.ts';
 import { StreamError } from './stream-error.ts';
 
 /** Flag bits of the word that begins each record of a `ram` section. @see RAM_SAVE_FLAG_* in QEMU's migration/ram.h */
@@ -25,12 +26,8 @@ export interface RamListEntry {
   readonly pageBytes?: number;
   /** Guest-physical address, carried with x-ignore-shared. */
   readonly gpa?: number;
-  /** Where a mapped-ram file keeps the block's bitmap and pages (absolute file offsets). */
-  readonly mapped?: {
-    readonly pageBytes: number;
-    readonly bitmapOffset: number;
-    readonly pagesOffset: number;
-  };
+  /** Where a mapped-ram file keeps the block; absent also for a block that stays out of it. */
+  readonly mapped?: MappedRamPlace;
 }
 
 /** Which optional words the RAM list carries: what came before it tells. */
@@ -200,25 +197,11 @@ export function* readRamList(
       entry.gpa = reader.size();
     }
     if (shape.mappedRam === true) {
-      yield* need(reader, 28);
-      const version = reader.u32();
-      if (version > 1)
-        throw listInvalid('a mapped-ram header of version 1', `${version}`, offset, name);
-      entry.mapped = {
-        pageBytes: reader.size(),
-        bitmapOffset: reader.size(),
-        pagesOffset: reader.size(),
-      };
-      const next = entry.mapped.pagesOffset + usedBytes;
-      if (entry.mapped.pagesOffset < reader.offset) {
-        throw listInvalid(
-          'pages behind their header',
-          `pages at ${entry.mapped.pagesOffset}`,
-          offset,
-          name,
-        );
+      const mapped = yield* readMappedHeader(reader, name, usedBytes);
+      if (mapped !== undefined) {
+        entry.mapped = mapped;
+        yield* skip(reader, mapped.pagesOffset + usedBytes - reader.offset);
       }
-      yield* skip(reader, next - reader.offset);
     }
     entries.push(entry);
   }
@@ -240,17 +223,25 @@ export function* readBlockPageSize(reader: ByteReader): Parser<number | undefine
   return isPageSize ? reader.size() : undefined;
 }
 
-/** Writes the RAM list with its MEM_SIZE word; each entry carries the optional words that it has. */
-export function writeRamList(
+/**
+ * Writes the RAM list with its MEM_SIZE word; each entry carries the optional words that it has.
+ *
+ * @param placeMapped writes a mapped-ram file: is called behind each block's other words, decides where
+ *   the block goes, and has what follows go behind its pages
+ */
+export function writeRamList<Entry extends Omit<RamListEntry, 'mapped'>>(
   writer: ByteWriter,
-  entries: readonly Omit<RamListEntry, 'mapped'>[],
+  entries: readonly Entry[],
+  placeMapped?: (entry: Entry) => void,
 ): void {
   const total = entries.reduce((sum, { usedBytes }) => sum + usedBytes, 0);
   writeRamWord(writer, total, RamFlag.memSize);
-  for (const { name, usedBytes, pageBytes, gpa } of entries) {
+  for (const entry of entries) {
+    const { name, usedBytes, pageBytes, gpa } = entry;
     writer.counted(name).u64(BigInt(usedBytes));
     if (pageBytes !== undefined) writer.u64(BigInt(pageBytes));
     if (gpa !== undefined) writer.u64(BigInt(gpa));
+    placeMapped?.(entry);
   }
 }
 

@@ -1,6 +1,6 @@
 import { close, constants, fstat, ftruncate, open, read, write } from 'node:fs';
 import { promisify } from 'node:util';
-import type { Transport } from '@wherry/migration';
+import type { SeekableFile, Transport } from '@wherry/migration';
 import { destroyed } from './socket-transport.ts';
 import { fromSystemError, TransportError } from './transport-error.ts';
 
@@ -45,7 +45,7 @@ export class FileTransport implements Transport {
   async read(into: Uint8Array): Promise<number> {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#direction === 'outgoing' || into.length === 0) return 0;
-    return this.#run(read, into, 0);
+    return this.#advance(read, into, 0);
   }
 
   async write(bytes: Uint8Array): Promise<void> {
@@ -56,7 +56,31 @@ export class FileTransport implements Transport {
       });
     }
     if (this.#isOver) throw new TransportError('UNSUPPORTED', 'A write came after the end');
-    for (let at = 0; at < bytes.length; ) at += await this.#run(write, bytes, at);
+    for (let at = 0; at < bytes.length; ) at += await this.#advance(write, bytes, at);
+  }
+
+  /** Access to the whole file, where it has offsets. */
+  get file(): SeekableFile | undefined {
+    const position = this.#position;
+    if (position === undefined) return undefined;
+    return {
+      position,
+      seek: (offset) => {
+        this.#position = offset;
+      },
+      readAt: async (into, offset) => {
+        let count = 0;
+        while (count < into.length) {
+          const done = await this.#run(read, into, count, offset + count);
+          if (done === 0) break;
+          count += done;
+        }
+        return count;
+      },
+      writeAt: async (bytes, offset) => {
+        for (let at = 0; at < bytes.length; ) at += await this.#run(write, bytes, at, offset + at);
+      },
+    };
   }
 
   async end(): Promise<void> {
@@ -83,23 +107,32 @@ export class FileTransport implements Transport {
     await closeFile(this.#fd);
   }
 
-  #run(operation: Operation, bytes: Uint8Array, at: number): Promise<number> {
+  /** Runs an operation on the stream itself. */
+  async #advance(operation: Operation, bytes: Uint8Array, at: number): Promise<number> {
+    const count = await this.#run(operation, bytes, at, this.#position ?? null);
+    if (this.#position !== undefined) this.#position += count;
+    return count;
+  }
+
+  #run(
+    operation: Operation,
+    bytes: Uint8Array,
+    at: number,
+    position: number | null,
+  ): Promise<number> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
     if (this.#isBusy) {
       return Promise.reject(new TransportError('BUSY', `${this.#place} is busy already`));
     }
     this.#isBusy = true;
     return new Promise((resolve, reject) => {
-      const position = this.#position ?? null;
       operation(this.#fd, bytes, at, bytes.length - at, position, (error, count) => {
         this.#isBusy = false;
         if (this.#failure !== undefined) {
           this.#close().catch(() => {});
           reject(this.#failure);
         } else if (error) reject(fromSystemError(error, this.#place, 'IO_ERROR'));
-        else {
-          if (this.#position !== undefined) this.#position += count;
-          resolve(count);
-        }
+        else resolve(count);
       });
     });
   }

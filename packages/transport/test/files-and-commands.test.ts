@@ -149,6 +149,27 @@ describe('file', () => {
     incoming.destroy();
   });
 
+  it('is read and written anywhere beside the stream, which goes on elsewhere', async () => {
+    const path = join(testFolder(), 'stream');
+    const out = await connect(`file:${path},offset=3`);
+    await out.write(bytes('begin'));
+    expect(out.file?.position).toBe(8);
+    await out.file?.writeAt(bytes('pages'), 20);
+    out.file?.seek(30);
+    await out.write(bytes('end'));
+    await out.end();
+    const incoming = await (await testListener(`file:${path},offset=3`)).accept();
+    const into = new Uint8Array(5);
+    expect(await incoming.read(into)).toBe(5);
+    expect(await incoming.file?.readAt(into, 20)).toBe(5);
+    expect(Buffer.from(into).toString()).toBe('pages');
+    expect(await incoming.file?.readAt(into, 31)).toBe(2); // the file ends there
+    expect(incoming.file?.position).toBe(8);
+    incoming.file?.seek(30);
+    expect((await readAll(incoming)).toString()).toBe('end');
+    incoming.destroy();
+  });
+
   it('says what is wrong with a path', async () => {
     const folder = testFolder();
     await expect(listen(`file:${join(folder, 'none')}`)).rejects.toMatchObject({

@@ -53,7 +53,7 @@ export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSche
     'migrate-set-capabilities': ({ capabilities }) =>
       asQmpError(() => {
         if (host.isMigrating) refuse("There's a migration process in progress");
-        const next = setCapabilities(host.capabilities, capabilities);
+        const next = setCapabilities(host.capabilities, capabilities, host.role);
         host.checkPostcopy(next);
         host.capabilities = next;
       }),

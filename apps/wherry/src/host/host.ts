@@ -3,21 +3,24 @@ import { Machine, type MachineOptions } from '@wherry/machine';
 import {
   type Capabilities,
   checkCanPause,
+  checkCapabilities,
   checkMigratable,
   DEFAULT_PARAMETERS,
   DestinationMigration,
   type GuestPort,
   MigrationError,
   type MigrationInfo,
+  type MigrationRole,
   type MigrationStatus,
   migrationBlockers,
+  notSeekable,
   type Parameters,
   SourceMigration,
   type Transport,
   usesReturnPath,
 } from '@wherry/migration';
 import type { RunState } from '@wherry/qmp';
-import { connect, type Listener, listen, parseUri } from '@wherry/transport';
+import { connect, type Listener, listen, type MigrationUri, parseUri } from '@wherry/transport';
 import { wallClock } from '../wall-clock.ts';
 import { type AddedDevice, addDevices, checkOnlyMigratable } from './added-devices.ts';
 import { checkPostcopySupported, type PostcopySupport } from './postcopy-support.ts';
@@ -118,6 +121,11 @@ export class Host {
     return { running: this.#runState === 'running', status: this.#runState };
   }
 
+  /** What the host is in its next migration. */
+  get role(): MigrationRole {
+    return this.#runState === 'inmigrate' ? 'destination' : 'source';
+  }
+
   /** @throws MigrationError `STATE` */
   async stop(): Promise<void> {
     if (this.#runState === 'inmigrate') this.#autostart = false;
@@ -206,6 +214,8 @@ export class Host {
     }
     checkMigratable(this.#guestPort());
     const parsed = parseUri(uri);
+    checkCapabilities(this.capabilities, 'source'); // it may have become one since they were set
+    this.#checkSeekable(parsed);
     this.#source = undefined;
     this.#unconnected = undefined;
     this.#connecting = new AbortController();
@@ -329,6 +339,7 @@ export class Host {
     if (this.#incoming === 'begun') {
       throw new MigrationError('STATE', 'The incoming migration has already been started');
     }
+    this.#checkSeekable(parseUri(uri));
     this.#incoming = 'begun';
     this.#exitOnError = exitOnError;
     try {
@@ -399,6 +410,10 @@ export class Host {
     this.machine.start();
     this.#runState = 'running';
     this.#onEvent({ name: 'RESUME' });
+  }
+
+  #checkSeekable({ kind }: MigrationUri): void {
+    if (this.capabilities.has('mapped-ram') && kind !== 'file') throw notSeekable();
   }
 
   #guestPort(): GuestPort {

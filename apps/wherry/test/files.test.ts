@@ -1,0 +1,126 @@
+import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import { expectGuestRuns, Lab, type RunningHost, SMALL_GUEST, untilStatus } from './processes.ts';
+
+vi.setConfig({ testTimeout: 30_000 });
+
+const lab = new Lab();
+afterEach(() => lab.close());
+
+/** Dirties its pages faster than a round of 24 MiB takes at the bandwidth of {@link save}. */
+const BUSY = [...SMALL_GUEST, '--vcpu', 'random,rate=3000', '--fill', '0.7'];
+const MAPPED = ['mapped-ram'];
+
+async function setCapabilities(
+  { client }: RunningHost,
+  capabilities: readonly string[],
+): Promise<void> {
+  await client.execute('migrate-set-capabilities', {
+    capabilities: capabilities.map((capability) => ({ capability, state: true })) as never,
+  });
+}
+
+/** Has a host write its guest into a file. @returns its query-migrate */
+async function save(host: RunningHost, uri: string, capabilities: readonly string[] = []) {
+  await setCapabilities(host, capabilities);
+  await host.client.execute('migrate-set-parameters', { 'max-bandwidth': 100 * 2 ** 20 });
+  await host.client.execute('migrate', { uri });
+  const info = await untilStatus(host, 'completed', 'failed');
+  expect(info['error-desc']).toBeUndefined();
+  return info;
+}
+
+/** Starts a host that reads its guest from a file. */
+async function load(
+  guest: readonly string[],
+  uri: string,
+  capabilities: readonly string[] = [],
+): Promise<RunningHost> {
+  const host = await lab.host([...guest, '--incoming', 'defer']);
+  await setCapabilities(host, capabilities);
+  await host.client.execute('migrate-incoming', { uri, 'exit-on-error': false });
+  return host;
+}
+
+test('a running guest goes through a plain file', async () => {
+  const uri = `file:${await lab.path('guest')},offset=4096`;
+  const source = await lab.host(BUSY);
+  await save(source, uri);
+  const destination = await load(BUSY, uri);
+  await untilStatus(destination, 'completed');
+  await expectGuestRuns(destination);
+});
+
+describe('a mapped-ram file', () => {
+  test('holds a busy guest, each page once in its place', async () => {
+    const path = await lab.path('guest');
+    const source = await lab.host(BUSY);
+    const { ram } = await save(source, `file:${path}`, MAPPED);
+    expect(ram?.['dirty-sync-count']).toBeGreaterThan(2); // pages were written over
+    expect(ram?.normal).toBeGreaterThan((0.7 * 24 * 2 ** 20) / 4096);
+    // Both blocks and their bitmaps, aligned to 1 MiB; the devices behind.
+    expect(statSync(path).size).toBeLessThan(27 * 2 ** 20);
+    const destination = await load(BUSY, `file:${path}`, MAPPED);
+    await untilStatus(destination, 'completed');
+    await expectGuestRuns(destination);
+    const guest = await destination.client.execute('x-wherry-guest');
+    expect(guest['normal-pages-received']).toBeGreaterThan(4000);
+    expect(guest.faults.count).toBe(0);
+  });
+
+  test('of a paused guest has holes for its zero pages, and what lies before the offset stays', async () => {
+    const path = await lab.path('guest');
+    writeFileSync(path, 'kept');
+    const guest = ['--ram', 'pc.ram=64M', '--fill', '0.01'];
+    const source = await lab.host([...guest, '--paused']);
+    await save(source, `file:${path},offset=0x2000`, MAPPED);
+    expect(readFileSync(path).subarray(0, 4).toString()).toBe('kept');
+    const { size, blocks } = statSync(path);
+    expect(size).toBeGreaterThan(64 * 2 ** 20);
+    expect(blocks * 512).toBeLessThan(4 * 2 ** 20);
+    const destination = await load(guest, `file:${path},offset=0x2000`, MAPPED);
+    await untilStatus(destination, 'completed');
+    expect((await destination.client.execute('query-status')).status).toBe('paused');
+    expect((await destination.client.execute('x-wherry-verify')).violations).toBe(0);
+  });
+
+  test('that was cut off is refused', async () => {
+    const path = await lab.path('guest');
+    await save(await lab.host([...BUSY, '--paused']), `file:${path}`, MAPPED);
+    truncateSync(path, 12 * 2 ** 20);
+    const destination = await load(BUSY, `file:${path}`, MAPPED);
+    const { 'error-desc': problem } = await untilStatus(destination, 'failed');
+    expect(problem).toMatch(/The input ends too early/);
+  });
+
+  test('is not what a host without the capability reads, nor the other way round', async () => {
+    const path = await lab.path('guest');
+    const source = await lab.host([...SMALL_GUEST, '--paused']);
+    await save(source, `file:${path}`, MAPPED);
+    const without = await load(SMALL_GUEST, `file:${path}`);
+    expect((await untilStatus(without, 'failed'))['error-desc']).toMatch(
+      /Capability mapped-ram is off, but received capability is on/,
+    );
+    const plain = await lab.path('plain');
+    await save(await lab.host([...SMALL_GUEST, '--paused']), `file:${plain}`);
+    const withIt = await load(SMALL_GUEST, `file:${plain}`, MAPPED);
+    expect((await untilStatus(withIt, 'failed'))['error-desc']).toMatch(
+      /Capability mapped-ram is on, but received capability is off/,
+    );
+  });
+
+  test('needs a file, and neither xbzrle nor, to write it, postcopy', async () => {
+    const host = await lab.host(SMALL_GUEST);
+    await expect(setCapabilities(host, ['mapped-ram', 'xbzrle'])).rejects.toThrow(
+      'Mapped-ram migration is incompatible with xbzrle',
+    );
+    await expect(setCapabilities(host, ['mapped-ram', 'postcopy-ram'])).rejects.toThrow(
+      'Mapped-ram migration is incompatible with postcopy',
+    );
+    await setCapabilities(host, MAPPED);
+    await expect(host.client.execute('migrate', { uri: 'tcp:127.0.0.1:1' })).rejects.toThrow(
+      'Migration requires seekable transport (e.g. file)',
+    );
+    await expectGuestRuns(host);
+  });
+});

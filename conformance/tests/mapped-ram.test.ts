@@ -1,0 +1,80 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type MigrationCapability, QmpClient } from '@wherry/qmp';
+import { describe, expect } from 'vitest';
+import { expectSamePages, hostOptions, startQemu, streamOf } from '../host-twin.ts';
+import { loadFile } from '../loaded-file.ts';
+import { peerTest } from '../peer-test.ts';
+import type { Release } from '../peers/peers.ts';
+import { QemuProcess } from '../qemu.ts';
+import { connectQmpSocket } from '../qmp-socket.ts';
+import { ramOf } from '../ram-of.ts';
+import { SimulatedHost } from '../simulated-host.ts';
+
+const RELEASES: readonly Release[] = ['10.0', '11.1'];
+/** No page is zero: QEMU leaves zero pages of its ROM blocks as its own start has filled them. */
+const GUEST = ['--paused', '--fill', '1', '--seed', '5'];
+
+/** Has a host write its guest into a file. */
+async function save(
+  qmp: string,
+  uri: string,
+  capabilities: readonly MigrationCapability[],
+): Promise<void> {
+  const client = await QmpClient.connect(await connectQmpSocket(qmp));
+  await client.execute('migrate-set-capabilities', {
+    capabilities: (['events', ...capabilities] as const).map((capability) => ({
+      capability,
+      state: true,
+    })),
+  });
+  const end = client.waitForEvent(
+    'MIGRATION',
+    ({ data }) => ['completed', 'failed'].includes(data.status),
+    { timeoutMs: 20_000 },
+  );
+  await client.execute('migrate', { uri });
+  expect((await end).data.status).toBe('completed');
+  client.close();
+}
+
+for (const release of RELEASES) {
+  describe(`a mapped-ram file and QEMU ${release}`, () => {
+    for (const offset of [0, 0x1000]) {
+      peerTest(
+        release,
+        `a simulated host writes it, QEMU loads it from ${offset} on`,
+        async (peer) => {
+          await using qemu = await startQemu(peer, ['-S'], false);
+          const path = join(qemu.directory, 'host.qmp');
+          const uri = `file:${join(qemu.directory, 'guest.mapped')},offset=${offset}`;
+          await using _ = await SimulatedHost.start(path, hostOptions(GUEST, false));
+          await save(path, uri, ['mapped-ram']);
+          await qemu.listen(uri, { capabilities: ['mapped-ram'] });
+          await qemu.waitForMigration();
+          await qemu.qmp.execute('migrate-set-capabilities', {
+            capabilities: [{ capability: 'mapped-ram', state: false }],
+          });
+          await expectSamePages(await streamOf(qemu), GUEST);
+        },
+      );
+    }
+
+    for (const capabilities of [['mapped-ram'], ['mapped-ram', 'multifd']] as const) {
+      peerTest(release, `QEMU writes it with ${capabilities.join(' and ')}`, async (peer) => {
+        await using qemu = await QemuProcess.start(peer, {});
+        await qemu.waitForPass(2);
+        await qemu.migrate('file:guest.mapped', { capabilities });
+        const file = readFileSync(join(qemu.directory, 'guest.mapped'));
+        const { ram, destination } = await loadFile(file, ['mapped-ram']);
+        expect(destination.error).toBeUndefined();
+        const expected = ramOf(file);
+        expect(expected.size).toBe(ram.blocks.length);
+        for (const block of ram.blocks) {
+          const found = block.read(0, block.lengthBytes);
+          expect(Buffer.compare(found, expected.get(block.name)!)).toBe(0);
+        }
+      });
+    }
+  });
+}

@@ -1,0 +1,24 @@
+import { describe, expect, test } from 'vitest';
+import { loadFixture } from '../fixtures.ts';
+import { loadFile } from '../loaded-file.ts';
+import { ramOf } from '../ram-of.ts';
+
+describe('a file of a real QEMU is loaded, every page equal', () => {
+  test.each([
+    ['10.0', 'mapped-ram', 0],
+    ['11.1', 'mapped-ram', 0],
+    ['10.0', 'mapped-ram-offset', 4096],
+    ['11.1', 'mapped-ram-offset', 4096],
+  ])('%s/%s', async (release, name, offset) => {
+    const { stream } = loadFixture(release, name);
+    const { ram, destination } = await loadFile(stream, ['mapped-ram'], offset);
+    expect(destination.error).toBeUndefined();
+    expect(destination.counters.normalPages).toBeGreaterThan(60);
+    const expected = ramOf(stream);
+    expect(expected.size).toBe(ram.blocks.length);
+    for (const block of ram.blocks) {
+      const found = block.read(0, block.lengthBytes);
+      expect(Buffer.compare(found, expected.get(block.name)!)).toBe(0);
+    }
+  });
+});

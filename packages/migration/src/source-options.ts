@@ -1,0 +1,29 @@
+import type { Capabilities } from './capabilities.ts';
+import type { Clock } from './clock.ts';
+import type { GuestPort } from './guest-port.ts';
+import type { MigrationStatus } from './migration-info.ts';
+import type { Parameters } from './parameters.ts';
+import type { Transport } from './transport.ts';
+
+/** What a source's migration needs. */
+export interface SourceOptions {
+  readonly guest: GuestPort;
+  /** A connection to the destination, owned by the migration from now on. */
+  readonly transport: Transport;
+  readonly clock: Clock;
+  readonly capabilities: Capabilities;
+  /** Gives the parameters as they are now: they may change while it runs. */
+  readonly parameters: () => Parameters;
+  readonly onStatus?: (status: MigrationStatus) => void;
+  /** Called at each synchronisation of the dirty log, with its number from 1. */
+  readonly onPass?: (pass: number) => void;
+}
+
+/** How far the source has committed itself: what a failure means depends on it. */
+export type Commitment =
+  /** The guest is here, whatever happens. */
+  | 'none'
+  /** The destination may have all that it needs to run the guest. */
+  | 'handing-over'
+  /** The destination runs the guest, or is about to. */
+  | 'postcopy';
