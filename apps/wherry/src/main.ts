@@ -58,6 +58,13 @@ const COMMANDS: ReadonlyMap<string, Entry> = new Map([
       load: async () => (await import('./receive/command.ts')).receiveCommand(),
     },
   ],
+  [
+    'relay',
+    {
+      summary: 'stand between two sides: show, record, slow down, break a migration',
+      load: async () => (await import('./relay/command.ts')).relayCommand(),
+    },
+  ],
 ]);
 
 const LEAST_NODE = [22, 15] as const;

@@ -1,4 +1,4 @@
-import type { Command } from '@wherry/stream';
+import type { Command, SectionHead } from '@wherry/stream';
 import type { RamSink } from './ram-sink.ts';
 import type { ContainerModel, VmdescModel } from './stream-model.ts';
 
@@ -21,6 +21,8 @@ export interface WalkOptions {
   readonly container?: ContainerModel | undefined;
   /** Hears of each command before what follows it is read; a throw ends the walk. */
   readonly onCommand?: (command: Command, offset: number) => void;
+  /** Hears of each section before its body is read; a PART or END by the idstr of its START. */
+  readonly onSection?: (kind: SectionHead['kind'], idstr: string) => void;
   /** Hears of the byte that ends the sections; a vmdesc may follow. */
   readonly onEof?: () => void;
   /** Hears that the vmdesc was read: nothing more belongs to the stream. */

@@ -230,6 +230,7 @@ export class StreamWalk {
     const name = `${idstr} (${kind} of section ${sectionId})`;
     this.#path = [name];
     this.#locator.pieces(offset, this.#path, headPieces(head));
+    this.#options.onSection?.(kind, idstr);
     yield* this.#sections.read(reader, kind, start, offset, name);
     const lengthBytes = reader.offset - offset;
     this.#add({
