@@ -79,15 +79,6 @@ export function destinationFailed(status: number): MigrationError {
   });
 }
 
-/** Says that the destination asked for what it cannot get. */
-export function requestedInVain(found: string, inPostcopy: boolean): MigrationError {
-  return new MigrationError('PAGE_REQUEST_INVALID', 'The destination requested pages in vain', {
-    expected: inPostcopy ? 'a RAM block of this guest' : 'no request before postcopy',
-    found,
-    path: ['return path', 'REQ_PAGES'],
-  });
-}
-
 /** Says that a message has no place here. */
 export function unexpected({ name }: ReturnPathMessage): MigrationError {
   return new MigrationError('STATE', `The destination sent an unexpected ${name}`, {

@@ -12,11 +12,11 @@ import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
 import { postcopyAdvice } from './postcopy-advice.ts';
 import { checkCanPause, pausedByUser } from './postcopy-pause.ts';
+import { RequestedPages } from './requested-pages.ts';
 import {
   destinationClosed,
   destinationFailed,
   outcomeUnknown,
-  requestedInVain,
   SourceConnection,
   unexpected,
 } from './source-connection.ts';
@@ -50,6 +50,7 @@ const POSTCOPY_CHUNK_BYTES = 256 * 1024;
 export class SourceMigration {
   readonly #options: SourceOptions;
   readonly #sender: RamSender;
+  readonly #requested: RequestedPages;
   readonly #statistics: SourceStatistics;
   readonly #rate: RateLimit;
   readonly #autoConverge: AutoConverge | undefined;
@@ -69,7 +70,6 @@ export class SourceMigration {
   #cancelled = false;
   #postcopyRequested = false;
   #packageLoaded = false;
-  #requestBlock: string | undefined;
   /** State of the devices as it was sent, for a comparison at hand-over. */
   deviceStates: readonly DeviceState[] = [];
 
@@ -84,6 +84,7 @@ export class SourceMigration {
         : 0,
       runs: options.capabilities.has('mapped-ram'),
     });
+    this.#requested = new RequestedPages(guest.ram, this.#sender);
     this.#connection = new SourceConnection(transport);
     this.#registry = new DeviceRegistry([this.#globalState.device, ...guest.devices]);
     const { output } = this.#connection;
@@ -389,7 +390,8 @@ export class SourceMigration {
     const { input } = connection;
     try {
       while (connection.shut === undefined) {
-        this.#handle(await input.parse(readReturnPathMessage(input.reader, limits)));
+        const { offset } = input.reader;
+        this.#handle(await input.parse(readReturnPathMessage(input.reader, limits)), offset);
       }
       if (connection.shut !== 0) connection.stopWith(destinationFailed(connection.shut));
     } catch (error) {
@@ -399,7 +401,7 @@ export class SourceMigration {
     }
   }
 
-  #handle(message: ReturnPathMessage): void {
+  #handle(message: ReturnPathMessage, offset: number): void {
     const isRecovering = this.#status === 'postcopy-recover';
     switch (message.name) {
       case 'shut':
@@ -411,7 +413,9 @@ export class SourceMigration {
         if (message.value === 3) this.#packageLoaded = true;
         return;
       case 'req-pages':
-        this.#requestPages(message.block, message.start, message.length);
+        this.#requested.take(message, this.#commitment === 'postcopy', offset);
+        this.#statistics.requests += 1;
+        this.#rate.interrupt();
         return;
       case 'recv-bitmap':
         if (!isRecovering) throw unexpected(message);
@@ -425,21 +429,6 @@ export class SourceMigration {
       default: // switchover-ack was not agreed on
         throw unexpected(message);
     }
-  }
-
-  #requestPages(name: string | undefined, start: number, length: number): void {
-    const block = this.#options.guest.ram.block(name ?? this.#requestBlock ?? '');
-    if (block === undefined || this.#commitment !== 'postcopy') {
-      const from = name ?? this.#requestBlock ?? 'no block';
-      throw requestedInVain(
-        `${length} bytes at ${start} of ${from}`,
-        this.#commitment === 'postcopy',
-      );
-    }
-    this.#requestBlock = block.name;
-    this.#statistics.requests += 1;
-    this.#sender.request(block, start, length);
-    this.#rate.interrupt();
   }
 
   #succeed(): void {

@@ -1,65 +1,6 @@
-import { ByteReader, ByteWriter } from '@wherry/bytes';
-import { GuestRam } from '@wherry/page-engine';
 import { type Command, readReturnPathMessage } from '@wherry/stream';
-import { DeviceRegistry } from '@wherry/vmstate';
 import { expect, it } from 'vitest';
-import { DestinationMigration, type GuestPort, type Transport } from '../src/index.ts';
-import { SourceFrames } from '../src/source-frames.ts';
-import { VirtualClock } from './virtual-clock.ts';
-
-const MACHINE = 'pc-q35-5.2';
-
-/** A connection that gives what a source's frames and commands make, then its end. */
-function sending(write: (frames: SourceFrames) => void) {
-  const writer = new ByteWriter();
-  write(new SourceFrames(writer, MACHINE, new DeviceRegistry()));
-  let rest: Uint8Array = writer.finish();
-  const answers = new ByteWriter();
-  const transport: Transport = {
-    async read(into) {
-      const count = Math.min(rest.length, into.length);
-      into.set(rest.subarray(0, count));
-      rest = rest.subarray(count);
-      return count;
-    },
-    write: async (bytes) => void answers.raw(bytes),
-    end: async () => {},
-    destroy() {},
-  };
-  return { transport, answers: () => ByteReader.over(answers.finish()) };
-}
-
-/** Feeds a destination to the end of the connection. */
-async function receive(write: (frames: SourceFrames, ram: GuestRam) => void) {
-  const ram = await GuestRam.create([{ name: 'pc.ram', lengthBytes: 65536, hostPageBytes: 4096 }]);
-  const { transport, answers } = sending((frames) => write(frames, ram));
-  const guest: GuestPort & { running: boolean } = {
-    machineType: MACHINE,
-    ram,
-    devices: [],
-    running: false,
-    faults: {
-      wait: (signal) => new Promise((resolve) => signal.addEventListener('abort', () => resolve())),
-      take: () => [],
-      repeat() {},
-    },
-    start() {
-      this.running = true;
-    },
-    async stop() {},
-  };
-  const clock = new VirtualClock();
-  const capabilities = new Set(['postcopy-ram'] as const);
-  const destination = new DestinationMigration({ guest, transport, clock, capabilities });
-  await clock.runUntil(destination.run());
-  /** Recovers over another connection. @returns what was answered there */
-  const again = async (send: (frames: SourceFrames) => void): Promise<ByteReader> => {
-    const connection = sending(send);
-    await clock.runUntil(destination.recover(connection.transport));
-    return connection.answers();
-  };
-  return { destination, guest, answers: answers(), again };
-}
+import { receive } from './fed-destination.ts';
 
 const DISCARD: Command = {
   name: 'postcopy-ram-discard',

@@ -1,7 +1,6 @@
-import { ByteWriter } from '@wherry/bytes';
-import { type ReturnPathMessage, writeReturnPathMessage } from '@wherry/stream';
+import type { ReturnPathMessage } from '@wherry/stream';
 import { describe, expect, it } from 'vitest';
-import type { Transport } from '../src/index.ts';
+import { saying } from './saying.ts';
 import { expectMoved, KIB, type Outcome, type Scenario, simulate } from './simulate.ts';
 import { randomFrom } from './simulated-guest.ts';
 import { virtualConnection } from './virtual-network.ts';
@@ -115,27 +114,6 @@ describe('a postcopy that broke', () => {
   });
 });
 
-/** A connection whose far side says something of its own, and then waits. */
-function saying(messages: readonly ReturnPathMessage[]): Transport {
-  const writer = new ByteWriter();
-  for (const message of messages) writeReturnPathMessage(writer, message);
-  let rest = writer.finish();
-  const gone = Promise.withResolvers<never>();
-  gone.promise.catch(() => {});
-  return {
-    read: (into) => {
-      if (rest.length === 0) return gone.promise;
-      const count = Math.min(rest.length, into.length);
-      into.set(rest.subarray(0, count));
-      rest = rest.subarray(count);
-      return Promise.resolve(count);
-    },
-    write: async () => {},
-    end: async () => {},
-    destroy: (reason) => gone.reject(reason ?? new Error('destroyed')),
-  };
-}
-
 const bitmap = (block: string, bytes: number): ReturnPathMessage => ({
   name: 'recv-bitmap',
   block,
@@ -174,7 +152,7 @@ describe('a destination that answers a recovery wrongly', () => {
     const outcome = await simulate(BROKEN);
     expect(statuses(outcome)).toEqual(PAUSED);
     const { clock, source } = outcome;
-    await clock.runUntil(source.resume(Promise.resolve(saying(messages))));
+    await clock.runUntil(source.resume(Promise.resolve(saying(clock, messages))));
     expect(source.status).toBe('postcopy-paused');
     expect(source.error?.message).toMatch(why);
     await recover(outcome);
@@ -183,16 +161,8 @@ describe('a destination that answers a recovery wrongly', () => {
   it('by another value than 1 leaves the source paused', async () => {
     const outcome = await simulate(BROKEN);
     const { clock, source } = outcome;
-    const far = saying([...BITMAPS, { name: 'resume-ack', value: 2 }]);
     // The ACK has to come after RESUME was sent.
-    const { read } = far;
-    let reads = 0;
-    far.read = async (into) => {
-      reads += 1;
-      if (reads === 1) return read(into.subarray(0, 61));
-      await clock.sleep(1);
-      return read(into);
-    };
+    const far = saying(clock, BITMAPS, [{ name: 'resume-ack', value: 2 }]);
     await clock.runUntil(source.resume(Promise.resolve(far)));
     expect(source.status).toBe('postcopy-paused');
     expect(source.error?.message).toMatch(/illegal resume_ack value 2/);
