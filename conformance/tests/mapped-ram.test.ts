@@ -1,42 +1,18 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type MigrationCapability, QmpClient } from '@wherry/qmp';
 import { describe, expect } from 'vitest';
 import { expectSamePages, hostOptions, startQemu, streamOf } from '../host-twin.ts';
 import { loadFile } from '../loaded-file.ts';
 import { peerTest } from '../peer-test.ts';
 import type { Release } from '../peers/peers.ts';
 import { QemuProcess } from '../qemu.ts';
-import { connectQmpSocket } from '../qmp-socket.ts';
 import { ramOf } from '../ram-of.ts';
+import { saveGuest } from '../saved-guest.ts';
 import { SimulatedHost } from '../simulated-host.ts';
 
 const RELEASES: readonly Release[] = ['10.0', '11.1'];
 /** No page is zero: QEMU leaves zero pages of its ROM blocks as its own start has filled them. */
 const GUEST = ['--paused', '--fill', '1', '--seed', '5'];
-
-/** Has a host write its guest into a file. */
-async function save(
-  qmp: string,
-  uri: string,
-  capabilities: readonly MigrationCapability[],
-): Promise<void> {
-  const client = await QmpClient.connect(await connectQmpSocket(qmp));
-  await client.execute('migrate-set-capabilities', {
-    capabilities: (['events', ...capabilities] as const).map((capability) => ({
-      capability,
-      state: true,
-    })),
-  });
-  const end = client.waitForEvent(
-    'MIGRATION',
-    ({ data }) => ['completed', 'failed'].includes(data.status),
-    { timeoutMs: 20_000 },
-  );
-  await client.execute('migrate', { uri });
-  expect((await end).data.status).toBe('completed');
-  client.close();
-}
 
 for (const release of RELEASES) {
   describe(`a mapped-ram file and QEMU ${release}`, () => {
@@ -49,7 +25,7 @@ for (const release of RELEASES) {
           const path = join(qemu.directory, 'host.qmp');
           const uri = `file:${join(qemu.directory, 'guest.mapped')},offset=${offset}`;
           await using _ = await SimulatedHost.start(path, hostOptions(GUEST, false));
-          await save(path, uri, ['mapped-ram']);
+          await saveGuest(path, uri, ['mapped-ram']);
           await qemu.listen(uri, { capabilities: ['mapped-ram'] });
           await qemu.waitForMigration();
           await qemu.qmp.execute('migrate-set-capabilities', {

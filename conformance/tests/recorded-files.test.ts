@@ -9,9 +9,13 @@ describe('a file of a real QEMU is loaded, every page equal', () => {
     ['11.1', 'mapped-ram', 0],
     ['10.0', 'mapped-ram-offset', 4096],
     ['11.1', 'mapped-ram-offset', 4096],
+    ['7.2', 'background-snapshot', 0],
+    ['10.0', 'background-snapshot', 0],
+    ['11.1', 'background-snapshot', 0],
   ])('%s/%s', async (release, name, offset) => {
     const { stream } = loadFixture(release, name);
-    const { ram, destination } = await loadFile(stream, ['mapped-ram'], offset);
+    const capabilities = name.startsWith('mapped-ram') ? (['mapped-ram'] as const) : [];
+    const { ram, destination } = await loadFile(stream, capabilities, offset);
     expect(destination.error).toBeUndefined();
     expect(destination.counters.normalPages).toBeGreaterThan(60);
     const expected = ramOf(stream);

@@ -124,3 +124,73 @@ describe('a mapped-ram file', () => {
     await expectGuestRuns(host);
   });
 });
+
+describe('a background snapshot', () => {
+  const SNAPSHOT = ['background-snapshot'];
+  // Without a limit: it writes each page long before the page's turn.
+  const RUSHED = [...SMALL_GUEST, '--vcpu', 'sequential,rate=0', '--fill', '0.9'];
+
+  test.each([
+    ['into a plain file', SNAPSHOT, []],
+    ['into a mapped-ram file', [...SNAPSHOT, ...MAPPED], MAPPED],
+  ])('holds the guest as it was at one moment, while it ran on, %s', async (_, saved, loaded) => {
+    const uri = `file:${await lab.path('guest')}`;
+    const source = await lab.host(RUSHED);
+    const { ram } = await save(source, uri, ['events', ...saved]);
+    expect(ram?.['dirty-sync-count']).toBe(1);
+    expect(source.events.filter((name) => name !== 'MIGRATION_PASS 1')).toEqual([
+      ...['MIGRATION setup', 'MIGRATION active', 'STOP', 'RESUME', 'MIGRATION completed'],
+    ]);
+    const { faults, writes } = await source.client.execute('x-wherry-guest');
+    expect(faults.count).toBeGreaterThan(10); // it waited for pages to be saved
+    await expectGuestRuns(source);
+    const destination = await load([...RUSHED, '-S'], uri, loaded);
+    await untilStatus(destination, 'completed');
+    // The witness came with the devices: each page is of the same moment.
+    const guest = await destination.client.execute('x-wherry-verify');
+    expect(guest.violations).toBe(0);
+    expect(Number(guest.writes)).toBeLessThan(Number(writes));
+    await destination.client.execute('cont');
+    await expectGuestRuns(destination);
+  });
+
+  test('that is cancelled, or fails, leaves the guest as if nothing had been', async () => {
+    const source = await lab.host(RUSHED);
+    await setCapabilities(source, SNAPSHOT);
+    await source.client.execute('migrate', { uri: 'exec:sleep 30' });
+    await untilStatus(source, 'active');
+    await source.client.execute('migrate_cancel');
+    await untilStatus(source, 'cancelled');
+    await expectGuestRuns(source);
+    await source.client.execute('migrate', { uri: 'exec:head -c 100000 > /dev/null' });
+    await untilStatus(source, 'failed');
+    await expectGuestRuns(source);
+  });
+
+  test('of a paused guest can follow another, and a migration both', async () => {
+    const [source, destination] = await lab.pair(BUSY);
+    await source.client.execute('stop');
+    const first = `file:${await lab.path('first')}`;
+    await save(source, first, SNAPSHOT);
+    expect((await source.client.execute('query-status')).running).toBe(false);
+    await source.client.execute('cont');
+    await save(source, `file:${await lab.path('second')}`);
+    await source.client.execute('migrate-set-capabilities', {
+      capabilities: [{ capability: 'background-snapshot', state: false }],
+    });
+    const { code, stderr } = await lab.run([
+      ...['migrate', source.qmp, destination.qmp, 'tcp:127.0.0.1:0'],
+    ]);
+    expect([code, stderr]).toEqual([0, '']);
+    await expectGuestRuns(destination);
+  });
+
+  test('goes with nothing that would move the guest', async () => {
+    const host = await lab.host(SMALL_GUEST);
+    for (const other of ['return-path', 'postcopy-ram', 'xbzrle', 'auto-converge']) {
+      await expect(setCapabilities(host, [...SNAPSHOT, other])).rejects.toThrow(
+        `Background-snapshot is not compatible with ${other}`,
+      );
+    }
+  });
+});

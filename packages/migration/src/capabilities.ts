@@ -9,6 +9,7 @@ export const CAPABILITIES = [
   'events',
   'return-path',
   'postcopy-ram',
+  'background-snapshot',
   'mapped-ram',
 ] as const;
 

@@ -3,23 +3,42 @@ import { MigrationError } from './migration-error.ts';
 /** What a host is in a migration. */
 export type MigrationRole = 'source' | 'destination';
 
-interface Rule {
-  readonly isBroken: (on: (capability: string) => boolean, role: MigrationRole) => boolean;
-  /** QEMU's words. */
-  readonly message: string;
-}
+/** Tells in QEMU's words what does not go together, if anything. */
+type Rule = (on: (capability: string) => boolean, role: MigrationRole) => string | undefined;
 
-/** What does not go together, in the order in which QEMU looks. */
+/** What needs the guest to stand still at the end, or the destination to answer. @see check_caps_background_snapshot in QEMU's migration/options.c */
+const NOT_WITH_SNAPSHOT = [
+  'postcopy-ram',
+  'dirty-bitmaps',
+  'postcopy-blocktime',
+  'late-block-activate',
+  'return-path',
+  'multifd',
+  'pause-before-switchover',
+  'auto-converge',
+  'release-ram',
+  'rdma-pin-all',
+  'xbzrle',
+  'x-colo',
+  'validate-uuid',
+  'zero-copy-send',
+];
+
+/** In the order in which QEMU looks. */
 const RULES: readonly Rule[] = [
-  {
-    isBroken: (on) => on('mapped-ram') && on('xbzrle'),
-    message: 'Mapped-ram migration is incompatible with xbzrle',
+  (on) => {
+    const other = on('background-snapshot') ? NOT_WITH_SNAPSHOT.find(on) : undefined;
+    return other && `Background-snapshot is not compatible with ${other}`;
   },
-  {
-    // Releases after 11.1 load a file so: it goes on being read while the guest runs.
-    isBroken: (on, role) => on('mapped-ram') && on('postcopy-ram') && role === 'source',
-    message: 'Mapped-ram migration is incompatible with postcopy',
-  },
+  (on) =>
+    on('mapped-ram') && on('xbzrle')
+      ? 'Mapped-ram migration is incompatible with xbzrle'
+      : undefined,
+  // Releases after 11.1 load a file so: it goes on being read while the guest runs.
+  (on, role) =>
+    on('mapped-ram') && on('postcopy-ram') && role === 'source'
+      ? 'Mapped-ram migration is incompatible with postcopy'
+      : undefined,
 ];
 
 /**
@@ -29,6 +48,8 @@ const RULES: readonly Rule[] = [
  * @see migrate_caps_check in QEMU's migration/options.c
  */
 export function checkCapabilities(capabilities: ReadonlySet<string>, role: MigrationRole): void {
-  const broken = RULES.find(({ isBroken }) => isBroken((name) => capabilities.has(name), role));
-  if (broken !== undefined) throw new MigrationError('CAPABILITY_CONFLICT', broken.message);
+  for (const rule of RULES) {
+    const message = rule((name) => capabilities.has(name), role);
+    if (message !== undefined) throw new MigrationError('CAPABILITY_CONFLICT', message);
+  }
 }

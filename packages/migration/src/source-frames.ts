@@ -65,6 +65,15 @@ export class SourceFrames {
     return this.#states;
   }
 
+  /** Goes on in another buffer, which is sent later: what it writes counts as sent here. */
+  into(writer: ByteWriter): SourceFrames {
+    const frames = new SourceFrames(writer, this.#machineType, this.#registry);
+    frames.#capabilities = this.#capabilities;
+    frames.#states.push(...this.#states);
+    frames.#vmdesc.push(...this.#vmdesc);
+    return frames;
+  }
+
   /** Header and configuration. @param capabilities those that the destination has to have, too */
   begin(capabilities: readonly string[] = []): void {
     this.#capabilities = capabilities;

@@ -114,6 +114,12 @@ export class SourceStatistics {
     if (this.#stoppedAt !== undefined) this.#downtimeMs ??= this.#clock.now() - this.#stoppedAt;
   }
 
+  /** The guest runs on here: the downtime is over. */
+  guestResumed(): void {
+    this.guestHandedOver();
+    this.#enterPhase('precopy');
+  }
+
   postcopyStarted(): void {
     this.guestHandedOver();
     this.#enterPhase('postcopy');
@@ -134,7 +140,7 @@ export class SourceStatistics {
     if (transferMs > 0) this.#bytesPerMs = this.#counts().streamBytes / transferMs;
   }
 
-  #enterPhase(phase: 'downtime' | 'postcopy'): void {
+  #enterPhase(phase: keyof SourceStatistics['phaseBytes']): void {
     this.#phaseBytes = this.phaseBytes;
     this.#phase = phase;
     this.#phaseStart = this.#counts().streamBytes;

@@ -3,6 +3,7 @@ import { RamSender } from '@wherry/page-engine';
 import { type ReturnPathMessage, readReturnPathMessage } from '@wherry/stream';
 import { DeviceRegistry } from '@wherry/vmstate';
 import { AutoConverge } from './auto-converge.ts';
+import { saveRunningGuest } from './background-snapshot.ts';
 import { checkMigratable } from './blockers.ts';
 import { checkGuestSupports, configuredCapabilities, usesReturnPath } from './capabilities.ts';
 import { RateLimit } from './channels.ts';
@@ -41,6 +42,7 @@ const POSTCOPY_CHUNK_BYTES = 256 * 1024;
  * | stop | the guest stands still, the last dirty pages are known | the guest goes on here |
  * | complete | everything was sent | before its last write: the guest goes on here; after it: only if the destination said that it failed |
  * | or postcopy | the destination runs the guest and has all pages | paused, the guest is there |
+ * | or, behind setting up, a snapshot | the guest runs on here, what it was was sent | the guest runs on here |
  *
  * A paused migration keeps the guest's pages; {@link SourceMigration.resume} goes on over another
  * connection, any number of times.
@@ -107,6 +109,10 @@ export class SourceMigration {
     this.#statistics = new SourceStatistics(clock, counts, cacheBytes);
   }
 
+  get #isSnapshot(): boolean {
+    return this.#options.capabilities.has('background-snapshot');
+  }
+
   get #streamBytes(): number {
     return this.#bytesBefore + this.#connection.output.bytes;
   }
@@ -169,6 +175,7 @@ export class SourceMigration {
     this.#setStatus('setup');
     return this.#drive(async () => {
       await this.#setUp();
+      if (this.#isSnapshot) return this.#snapshot();
       const postcopy = await this.#precopy();
       await this.#stopGuest();
       if (postcopy) await this.#postcopy();
@@ -298,6 +305,24 @@ export class SourceMigration {
     this.#pass(this.#sender.syncDirty());
   }
 
+  async #snapshot(): Promise<void> {
+    const { output } = this.#connection;
+    const saved = await saveRunningGuest({
+      guest: this.#options.guest,
+      globalState: this.#globalState,
+      frames: this.#frames,
+      sender: this.#sender,
+      statistics: this.#statistics,
+      sendRam: async () => {
+        while (this.#sender.owedPages() > 0) await this.#sendPart('part', POSTCOPY_CHUNK_BYTES);
+        await this.#mapped?.finish();
+      },
+    });
+    this.deviceStates = saved.states;
+    output.frames.raw(saved.bytes);
+    await output.flush();
+  }
+
   /** Sends the rest of RAM, the devices and the end. The point of no return is its last write. */
   async #complete(): Promise<void> {
     await this.#sendPart('end', Number.POSITIVE_INFINITY);
@@ -334,10 +359,10 @@ export class SourceMigration {
 
   #sendPackage(): void {
     const content = new ByteWriter();
-    const frames = new SourceFrames(content, this.#options.guest.machineType, this.#registry);
+    const frames = this.#frames.into(content);
     frames.command({ name: 'postcopy-listen' });
     frames.devices();
-    this.deviceStates = [...this.#frames.states, ...frames.states];
+    this.deviceStates = frames.states;
     frames.command({ name: 'ping', value: 3 });
     frames.command({ name: 'postcopy-run' });
     this.#frames.command({ name: 'packaged', lengthBytes: content.length });
@@ -363,8 +388,10 @@ export class SourceMigration {
     do {
       this.#connection.checkAborted();
       const rate =
-        kind === 'end' ? 0 : parameters()[inPostcopy ? 'max-postcopy-bandwidth' : 'max-bandwidth'];
-      const largest = inPostcopy ? POSTCOPY_CHUNK_BYTES : PART_BYTES;
+        kind === 'end' || this.#isSnapshot
+          ? 0
+          : parameters()[inPostcopy ? 'max-postcopy-bandwidth' : 'max-bandwidth'];
+      const largest = inPostcopy || this.#isSnapshot ? POSTCOPY_CHUNK_BYTES : PART_BYTES;
       // A request ends the wait, and is served; the background goes on waiting behind it.
       if (rate !== 0 && !this.#sender.hasRequests) await this.#rate.wait(this.#connection.signal);
       const chunk = this.#sender.next(Math.min(largest, this.#rate.burst(rate)));

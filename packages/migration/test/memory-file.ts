@@ -4,8 +4,8 @@ import type { Transport } from '../src/index.ts';
 export class MemoryFile {
   bytes: Uint8Array<ArrayBuffer> = new Uint8Array(0);
 
-  /** Opens it to write or read a stream from an offset on. */
-  open(offset = 0): Transport {
+  /** Opens it to write or read a stream from an offset on; a write takes as long as `wait` says. */
+  open(offset = 0, wait: (bytes: number) => Promise<void> = async () => {}): Transport {
     let position = offset;
     const readAt = async (into: Uint8Array, from: number): Promise<number> => {
       const piece = this.bytes.subarray(from, from + into.length);
@@ -13,6 +13,7 @@ export class MemoryFile {
       return piece.length;
     };
     const writeAt = async (written: Uint8Array, to: number): Promise<void> => {
+      await wait(written.length);
       const end = to + written.length;
       if (end > this.bytes.length) {
         const longer = new Uint8Array(end);

@@ -251,7 +251,9 @@ export class Host {
     });
     this.#source = source;
     this.#arrivalConfirmed = usesReturnPath(capabilities);
-    this.#sourceEnded(await source.run());
+    const status = await source.run();
+    // A snapshot leaves the guest here.
+    if (!capabilities.has('background-snapshot')) this.#sourceEnded(status);
   }
 
   #sourceEnded(status: MigrationStatus): void {
