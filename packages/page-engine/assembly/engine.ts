@@ -7,6 +7,7 @@ export { collect } from './collector';
 export { hashPage, hashPages } from './hash';
 export { copy, readTouch } from './limits';
 export { checkPacket, gatherPacket, listPacket, packetRun, placePacket } from './packet';
+export { populate } from './populate';
 export { decode, wakeAll } from './receiver';
 export { encode } from './sender';
 export { applyXbzrle, checkXbzrle, encodeXbzrle } from './xbzrle';

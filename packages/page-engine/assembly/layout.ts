@@ -1,7 +1,7 @@
 // Places and sizes inside a bank. src/layout.ts holds the same numbers; a test compares the two.
 //
 //   0     never used (a null pointer stays a null pointer)
-//   64    control: u32 doorbell, u32 waiting vCPUs
+//   64    control: u32 doorbell, u32 waiting vCPUs, u32 arrival
 //   128   receiver state of each channel                       RECEIVER_BYTES each
 //   256   sender state                                         64 bytes
 //   320   fault slots: of each vCPU, then of the devices        SLOT_BYTES each
@@ -22,6 +22,7 @@ export const TARGET_PAGE_BYTES: u32 = 4096;
 
 export const DOORBELL_PTR: usize = 64;
 export const WAITING_PTR: usize = 68;
+export const ARRIVAL_PTR: usize = 72; // of bank 0: bank << 20 | page of that bank, where content last came
 export const RECEIVER_PTR: usize = 128;
 export const RECEIVER_BYTES: usize = 64;
 export const SENDER_PTR: usize = 256;
@@ -80,6 +81,7 @@ export const RX_ZERO: usize = 44; // u32
 export const RX_PLACED: usize = 48; // u32: host pages placed in this call
 export const RX_XBZRLE: usize = 52; // u32: pages of this call
 export const RX_OTHER: usize = 56; // u32 ptr of the other channel's receiver state
+export const RX_LAST: usize = 60; // u32 ptr of the last page that came with its content
 
 // Sender state
 export const TX_NEXT_PAGE: usize = 0; // u32: first page of the segment that was not looked at

@@ -16,7 +16,7 @@ import {
   DECODE_XBZRLE_ENCODING, DECODE_XBZRLE_LENGTH, DECODE_XBZRLE_MISSING, ENTRY_BLOCK_PAGES,
   ENTRY_BYTES, ENTRY_FIRST_PAGE, ENTRY_HOST_PAGES, ENTRY_NAME, ENTRY_NAME_BYTES, ENTRY_PAGES,
   ENTRY_RAM, ENTRY_RECEIVED, ENTRY_WRITTEN, RX_BLOCK, RX_EXPECTED, RX_GATHER_BLOCK,
-  RX_GATHER_NEXT, RX_NEEDED, RX_NORMAL, RX_OTHER, RX_PLACED, RX_POSITION, RX_POSTCOPY, RX_WORD,
+  RX_GATHER_NEXT, RX_LAST, RX_NEEDED, RX_NORMAL, RX_OTHER, RX_PLACED, RX_POSITION, RX_POSTCOPY, RX_WORD,
   RX_WORD_BLOCK, RX_XBZRLE, RX_ZERO, SLOT_BLOCK, SLOT_BYTES, SLOT_PAGE, SLOT_STATE, SLOTS_PTR,
   TARGET_PAGE_BYTES, TARGET_PAGE_SHIFT, WAITING_PTR,
 } from './layout';
@@ -99,6 +99,7 @@ export function decode(
   let zero: u32 = 0;
   let xbzrle: u32 = 0;
   let placed: u32 = 0;
+  let last: usize = 0;
   let needed: usize = 0;
   let word: u64 = 0;
   let block: u32 = 0;
@@ -243,9 +244,14 @@ export function decode(
         gatherNext = page + 1;
       }
     }
-    if (kind == PAGE) normal++;
-    else if (kind == ZERO) zero++;
-    else xbzrle++;
+    if (kind == PAGE) {
+      normal++;
+      last = <usize>load<u32>(entry, ENTRY_RAM) + (<usize>page << TARGET_PAGE_SHIFT);
+    } else if (kind == ZERO) {
+      zero++;
+    } else {
+      xbzrle++;
+    }
     current = block;
     position += total;
   }
@@ -262,5 +268,6 @@ export function decode(
   store<u32>(state, zero, RX_ZERO);
   store<u32>(state, xbzrle, RX_XBZRLE);
   store<u32>(state, placed, RX_PLACED);
+  store<u32>(state, <u32>last, RX_LAST);
   return status;
 }

@@ -44,6 +44,7 @@ export interface Engine {
     position: number,
     end: number,
   ): number;
+  populate(ram: number, written: number, from: number, to: number): void;
   wakeAll(slots: number): void;
   encode(
     state: number,

@@ -19,6 +19,7 @@ export type { PageList } from './page-list.ts';
 export { PageScanner } from './page-scanner.ts';
 export { RamBlock, type RamSegment } from './ram-block.ts';
 export type { RamChunk, RamRun, RamSenderOptions } from './ram-chunk.ts';
+export { populateAhead } from './ram-populator.ts';
 export {
   type DecodeResult,
   type IoBuffer,

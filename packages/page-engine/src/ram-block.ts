@@ -155,6 +155,13 @@ export class RamBlock {
     }
   }
 
+  /** Has the system give memory to every page of the block that has none, as QEMU's `prealloc=on`. */
+  populate(): void {
+    for (const { bank, segment, from, to } of this.#pieces(0, this.pageCount)) {
+      bank.engine.populate(segment.ptr, segment.writtenPtr, from, to);
+    }
+  }
+
   /** Copies the dirty log: one bit a target page, bit 0 of byte 0 first. */
   dirtyBitmap(): Uint8Array<ArrayBuffer> {
     return this.#copyBitmap(({ dirtyPtr }) => dirtyPtr);

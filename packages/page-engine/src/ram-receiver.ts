@@ -20,6 +20,7 @@ import {
   RX_BLOCK,
   RX_EXPECTED,
   RX_GATHER_BLOCK,
+  RX_LAST,
   RX_NEEDED,
   RX_NORMAL,
   RX_OTHER,
@@ -33,6 +34,7 @@ import {
   TARGET_PAGE_BYTES,
 } from './layout.ts';
 import type { RamBlock } from './ram-block.ts';
+import { tellArrival } from './ram-populator.ts';
 
 /** The first step into another bank; doubled while steps are used up whole. Holds any record. */
 const FIRST_STEP_BYTES = 8192;
@@ -209,8 +211,14 @@ export class RamReceiver {
     const { tablePtr, slots } = this.#ram.plan;
     const blocks = this.#ram.blocks.length;
     const status = bank.engine.decode(this.#statePtr, tablePtr, blocks, slots, from, to);
-    this.#normalPages += bank.getU32(this.#statePtr + RX_NORMAL);
-    this.#zeroPages += bank.getU32(this.#statePtr + RX_ZERO);
+    const normalPages = bank.getU32(this.#statePtr + RX_NORMAL);
+    const zeroPages = bank.getU32(this.#statePtr + RX_ZERO);
+    this.#normalPages += normalPages;
+    this.#zeroPages += zeroPages;
+    // Where zero pages are among them, memory for what follows might be for nothing.
+    if (normalPages > 7 * zeroPages) {
+      tellArrival(this.#ram, bank, bank.getU32(this.#statePtr + RX_LAST));
+    }
     this.#xbzrlePages += bank.getU32(this.#statePtr + RX_XBZRLE);
     this.#placedHostPages += bank.getU32(this.#statePtr + RX_PLACED);
     return status;

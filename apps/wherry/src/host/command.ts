@@ -20,6 +20,7 @@ interface HostCommandOptions extends GuestOptions {
   readonly paused?: true;
   readonly device: readonly AddedDevice[];
   readonly onlyMigratable?: true;
+  readonly memPrealloc?: true;
   readonly without: readonly HostFeature[];
 }
 
@@ -44,6 +45,7 @@ export function hostCommand(): Command {
         .default([], 'none'),
     )
     .option('--only-migratable', 'do not start a guest that cannot be migrated')
+    .option('--mem-prealloc', 'have the system give memory to all RAM at the start')
     .addOption(
       new Option(
         '--without <feature>',
@@ -97,6 +99,7 @@ async function runHost(options: HostCommandOptions): Promise<void> {
       lacks: new Set(options.without),
       sharedBlocks: new Set(options.ram.filter(({ share }) => share).map(({ name }) => name)),
     },
+    preallocate: options.memPrealloc === true,
     paused: options.paused === true,
     onEvent: (event) => {
       switch (event.name) {

@@ -23,6 +23,7 @@ import type { RunState } from '@wherry/qmp';
 import { connect, type Listener, listen, type MigrationUri, parseUri } from '@wherry/transport';
 import { wallClock } from '../wall-clock.ts';
 import { type AddedDevice, addDevices, checkOnlyMigratable } from './added-devices.ts';
+import { startPopulator } from './populator.ts';
 import { checkPostcopySupported, type PostcopySupport } from './postcopy-support.ts';
 import { rehearseDevices } from './rehearse-devices.ts';
 
@@ -40,6 +41,8 @@ export interface HostOptions {
   /** Refuse to make a guest that cannot be migrated. */
   readonly onlyMigratable?: boolean;
   readonly postcopy: PostcopySupport;
+  /** Has the system give memory to all of the guest's RAM before anything else. */
+  readonly preallocate?: boolean;
   /** The guest waits for `cont`. */
   readonly paused?: boolean;
   readonly onEvent: (event: HostEvent) => void;
@@ -107,6 +110,7 @@ export class Host {
     });
     let host: Host;
     try {
+      if (options.preallocate === true) for (const block of machine.ram.blocks) block.populate();
       rehearseDevices(machine.devices);
       host = new Host(machine, options);
     } catch (error) {
@@ -355,6 +359,7 @@ export class Host {
   }
 
   async #receive(listener: Listener): Promise<void> {
+    const endPopulator = startPopulator(this.machine.ram);
     try {
       const transport = await listener.accept();
       void listener.close(); // a second source is refused, rather than left waiting for ever
@@ -380,6 +385,8 @@ export class Host {
       this.#unconnected = { status: 'failed', error: error as Error };
       this.#setMigrationStatus('failed');
       this.#incomingFailed(error as Error);
+    } finally {
+      endPopulator();
     }
   }
 
