@@ -1,10 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import type { MigrationInfo } from '@wherry/qmp';
+import { describe, expect, test, vi } from 'vitest';
 import { peerTest } from '../peer-test.ts';
-import { releases } from '../peers/peers.ts';
-import { QemuProcess } from '../qemu.ts';
+import { findPeer, isPeer, releases } from '../peers/peers.ts';
+import { type MigrationSettings, type QemuOptions, QemuProcess } from '../qemu.ts';
 
 const wherry = join(import.meta.dirname, '../../apps/wherry/dist/main.js');
 
@@ -39,6 +40,11 @@ class Receiver implements AsyncDisposable {
     return found.promise;
   }
 
+  /** Waits until it has printed something on standard error. */
+  async says(what: RegExp): Promise<void> {
+    await vi.waitFor(() => expect(this.#stderr).toMatch(what), { timeout: 10_000 });
+  }
+
   /** Waits for its end. */
   async result(): Promise<{ exitCode: number | null; stdout: string }> {
     return { exitCode: await this.#exited, stdout: this.#stdout };
@@ -54,37 +60,85 @@ class Receiver implements AsyncDisposable {
   }
 }
 
+const devices = ['-device', 'virtio-net-pci,romfile='];
+
+/** Has a guest go on from what was kept, in its own release or the first that reads such files, and checks that it lost nothing. */
+async function goOn(file: string, source: QemuProcess, options: QemuOptions = {}): Promise<void> {
+  const readsMappedRam = Number(source.peer.release) >= 9;
+  const peer = readsMappedRam ? source.peer : findPeer('11.1');
+  if (!isPeer(peer)) throw new Error(`QEMU 11.1 is missing: ${peer.missing}`);
+  const last = source.marks.at(-1)!.pass;
+  await using destination = await QemuProcess.start(peer, { ...options, incoming: 'defer' });
+  await destination.listen(`file:${file}`, { capabilities: ['mapped-ram'] });
+  const marks = await destination.waitForPass(last + 10);
+  expect(marks).toEqual(marks.map((_, i) => ({ pass: last + 1 + i, wrongWords: 0 })));
+}
+
+interface Mode extends MigrationSettings {
+  readonly since?: number;
+  readonly until?: number;
+  readonly receiveArgs?: readonly string[];
+  /** Whether to switch to postcopy in the first round. */
+  readonly isPostcopy?: boolean;
+  /** What the migration has to have done before it is let go at full speed. */
+  readonly waitsFor?: (info: MigrationInfo) => boolean;
+}
+
+const slow = { 'max-bandwidth': 2_000_000 };
+const modes: Readonly<Record<string, Mode>> = {
+  'precopy without a return path': {},
+  'precopy with a return path': { capabilities: ['return-path'] },
+  xbzrle: {
+    capabilities: ['xbzrle'],
+    parameters: { 'max-bandwidth': 4_000_000, 'downtime-limit': 1 },
+    waitsFor: (info) => (info['xbzrle-cache']?.pages ?? 0) > 100,
+  },
+  compress: { until: 8.2, capabilities: ['compress'] },
+  'auto-converge': { capabilities: ['auto-converge'] },
+  'switchover-ack': {
+    since: 8.1,
+    capabilities: ['return-path', 'switchover-ack'],
+    receiveArgs: ['--switchover-ack'],
+  },
+  'validate-uuid': { capabilities: ['validate-uuid'] },
+  postcopy: { capabilities: ['postcopy-ram'], parameters: slow, isPostcopy: true },
+  'postcopy with preempt': {
+    since: 7.1,
+    capabilities: ['postcopy-ram', 'postcopy-preempt'],
+    parameters: slow,
+    isPostcopy: true,
+  },
+};
+
 describe.each(releases)('wherry receive from %s', (release) => {
-  for (const returnPath of [false, true]) {
-    const title = `keeps a migration that goes on, return path ${returnPath ? 'on' : 'off'}`;
-    peerTest(release, title, async (peer) => {
-      await using source = await QemuProcess.start(peer, {
-        args: ['-device', 'virtio-net-pci,romfile='],
-      });
+  for (const [name, mode] of Object.entries(modes)) {
+    const { since = 0, until = Infinity, receiveArgs = [], isPostcopy = false } = mode;
+    if (Number(release) < since || Number(release) > until) continue;
+    peerTest(release, `keeps a guest that goes on: ${name}`, async (peer) => {
+      await using source = await QemuProcess.start(peer, { args: devices });
       await source.waitForPass(5);
-      const file = join(source.directory, 'kept.qevm');
-      await using receiver = new Receiver('tcp:127.0.0.1:0', file);
-      const capabilities = returnPath ? (['return-path'] as const) : [];
-      const info = await source.migrate(await receiver.uri(), { capabilities });
-      expect(info.status).toBe('completed');
+      const file = join(source.directory, 'kept');
+      await using receiver = new Receiver('tcp:127.0.0.1:0', file, ['--json', ...receiveArgs]);
+      await source.startMigration(await receiver.uri(), mode);
+      if (mode.waitsFor !== undefined) {
+        await source.waitForMigrationInfo(mode.waitsFor, `do what ${name} is for`);
+        const parameters = { 'max-bandwidth': 2 ** 40, 'downtime-limit': 1000 };
+        await source.configureMigration({ parameters });
+      }
+      if (isPostcopy) {
+        await source.waitForMigration(['active']);
+        await source.qmp.execute('migrate-start-postcopy');
+      }
+      const { ram } = await source.waitForMigration();
       const { exitCode, stdout } = await receiver.result();
       expect({ exitCode, stderr: receiver.stderr }).toMatchObject({ exitCode: 0 });
       const report = JSON.parse(stdout);
-      const { length } = readFileSync(file);
-      expect(report).toMatchObject({
-        ...{ status: 'completed', machineType: 'pc-q35-5.2', returnPath, vmdesc: true },
-        ...{ lengthBytes: length, trailingBytes: 0 },
-        pages: { page: info.ram?.normal, zero: info.ram?.duplicate },
-      });
-      expect(readdirSync(source.directory).filter((name) => name.endsWith('.part'))).toEqual([]);
-
-      const last = source.marks.at(-1)!.pass;
-      await using destination = await QemuProcess.start(peer, {
-        args: ['-device', 'virtio-net-pci,romfile='],
-        incoming: `exec:cat '${file}'`,
-      });
-      const marks = await destination.waitForPass(last + 20);
-      expect(marks).toEqual(marks.map((_, i) => ({ pass: last + 1 + i, wrongWords: 0 })));
+      expect(report).toMatchObject({ status: 'completed', vmdesc: !isPostcopy, trailingBytes: 0 });
+      if (name !== 'compress') expect(report.pages.zero).toBe(ram?.duplicate);
+      const kind = name === 'xbzrle' || name === 'compress' ? name : 'page';
+      expect(report.pages[kind]).toBeGreaterThan(0);
+      expect(readdirSync(source.directory).filter((entry) => entry.endsWith('.part'))).toEqual([]);
+      await goOn(file, source, { args: devices });
     });
   }
 
@@ -92,39 +146,56 @@ describe.each(releases)('wherry receive from %s', (release) => {
     const machine = 'pc-q35-5.2,suppress-vmdesc=on';
     await using source = await QemuProcess.start(peer, { machine });
     await source.waitForPass(5);
-    const file = join(source.directory, 'kept.qevm');
+    const file = join(source.directory, 'kept');
     await using receiver = new Receiver(`unix:${join(source.directory, 'm.sock')}`, file);
     await receiver.uri();
     await source.migrate('unix:m.sock', { capabilities: ['return-path'] });
     const { exitCode, stdout } = await receiver.result();
     expect(exitCode).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({ status: 'completed', vmdesc: false });
-    const last = source.marks.at(-1)!.pass;
-    await using destination = await QemuProcess.start(peer, {
-      machine,
-      incoming: `exec:cat '${file}'`,
-    });
-    await destination.waitForPass(last + 5);
+    await goOn(file, source, { machine });
   });
 
-  for (const capability of ['postcopy-ram', 'multifd'] as const) {
-    peerTest(release, `refuses ${capability}, and the guest runs on`, async (peer) => {
-      await using source = await QemuProcess.start(peer);
-      await source.waitForPass(5);
-      const file = join(source.directory, 'kept.qevm');
-      await using receiver = new Receiver('tcp:127.0.0.1:0', file, []);
-      await source.startMigration(await receiver.uri(), {
-        capabilities: [capability],
-        parameters: { 'max-bandwidth': 2_000_000 },
-      });
-      const { exitCode, stdout } = await receiver.result();
-      expect({ exitCode, stdout }).toEqual({ exitCode: 1, stdout: '' });
-      expect(receiver.stderr).toContain(`The source migrates with ${capability}`);
-      expect(existsSync(file)).toBe(false);
-      await source.waitForMigration(['failed']);
-      await source.waitForMarks(5);
+  peerTest(release, 'goes on with a postcopy whose link broke, twice', async (peer) => {
+    await using source = await QemuProcess.start(peer, { args: devices });
+    await source.waitForPass(5);
+    const file = join(source.directory, 'kept');
+    await using receiver = new Receiver('tcp:127.0.0.1:0', file);
+    const uri = await receiver.uri();
+    await source.startMigration(uri, {
+      capabilities: ['postcopy-ram'],
+      parameters: { 'max-bandwidth': 500_000, 'max-postcopy-bandwidth': 500_000 },
     });
-  }
+    await source.waitForMigration(['active']);
+    await source.qmp.execute('migrate-start-postcopy');
+    for (let breaks = 1; breaks <= 2; breaks++) {
+      await source.waitForMigration(['postcopy-active']);
+      await source.qmp.execute('migrate-pause');
+      await source.waitForMigration(['postcopy-paused']);
+      await receiver.says(new RegExp(`(Paused[^]*){${breaks}}`));
+      await source.qmp.execute('migrate', { uri, resume: true });
+    }
+    await source.waitForMigration();
+    expect((await receiver.result()).exitCode).toBe(0);
+    await goOn(file, source, { args: devices });
+  });
+
+  peerTest(release, 'refuses multifd, and the guest runs on', async (peer) => {
+    await using source = await QemuProcess.start(peer);
+    await source.waitForPass(5);
+    const file = join(source.directory, 'kept');
+    await using receiver = new Receiver('tcp:127.0.0.1:0', file, []);
+    await source.startMigration(await receiver.uri(), {
+      capabilities: ['multifd'],
+      parameters: slow,
+    });
+    const { exitCode, stdout } = await receiver.result();
+    expect({ exitCode, stdout }).toEqual({ exitCode: 1, stdout: '' });
+    expect(receiver.stderr).toContain('The source migrates with multifd');
+    expect(existsSync(file)).toBe(false);
+    await source.waitForMigration(['failed']);
+    await source.waitForMarks(5);
+  });
 
   peerTest(
     release,

@@ -2,6 +2,7 @@ import { ByteReader, collect, type Parser, runParser, skip } from '@wherry/bytes
 import { RamReceiver } from '@wherry/page-engine';
 import {
   type Command,
+  RESUME_ACK_VALUE,
   readCommand,
   readConfiguration,
   readFooter,
@@ -26,7 +27,7 @@ import { checkPostcopyAdvice, type PostcopyAdvice } from './postcopy-advice.ts';
 import { checkCanPause, pausedByUser } from './postcopy-pause.ts';
 import { RamLoad } from './ram-load.ts';
 import { type DeviceState, encodeDevice } from './source-frames.ts';
-import { RESUME_ACK_VALUE, recvBitmapBytes } from './source-recovery.ts';
+import { recvBitmapBytes } from './source-recovery.ts';
 import { checkSeekable, type Transport } from './transport.ts';
 
 /** What {@link DestinationMigration} needs. */

@@ -1,10 +1,8 @@
 import type { GuestRam, RamSender } from '@wherry/page-engine';
+import { RESUME_ACK_VALUE } from '@wherry/stream';
 import { MigrationError } from './migration-error.ts';
 import type { SourceConnection } from './source-connection.ts';
 import type { SourceFrames } from './source-frames.ts';
-
-/** What a destination answers to POSTCOPY_RESUME. @see MIGRATION_RESUME_ACK_VALUE in QEMU's migration/migration.h */
-export const RESUME_ACK_VALUE = 1;
 
 /** Bytes of a block's bitmap on the return path: whole words of 8. @see ramblock_recv_bitmap_send in QEMU's migration/ram.c */
 export function recvBitmapBytes(pageCount: number): number {

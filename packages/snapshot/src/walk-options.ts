@@ -21,8 +21,14 @@ export interface WalkOptions {
   readonly container?: ContainerModel | undefined;
   /** Hears of each command before what follows it is read; a throw ends the walk. */
   readonly onCommand?: (command: Command, offset: number) => void;
-  /** Hears of each section before its body is read; a PART or END by the idstr of its START. */
-  readonly onSection?: (kind: SectionHead['kind'], idstr: string) => void;
+  /** Hears of each section before its body is read, with its own offset; a PART or END comes with the head of its START. */
+  readonly onSection?: (
+    kind: SectionHead['kind'],
+    head: Extract<SectionHead, { readonly idstr: string }>,
+    offset: number,
+  ) => void;
+  /** Hears of the offset behind a section, its footer read. */
+  readonly onSectionEnd?: (offset: number) => void;
   /** Hears of the byte that ends the sections; a vmdesc may follow. */
   readonly onEof?: () => void;
   /** Hears that the vmdesc was read: nothing more belongs to the stream. */

@@ -230,8 +230,9 @@ export class StreamWalk {
     const name = `${idstr} (${kind} of section ${sectionId})`;
     this.#path = [name];
     this.#locator.pieces(offset, this.#path, headPieces(head));
-    this.#options.onSection?.(kind, idstr);
+    this.#options.onSection?.(kind, start, offset);
     yield* this.#sections.read(reader, kind, start, offset, name);
+    this.#options.onSectionEnd?.(reader.offset);
     const lengthBytes = reader.offset - offset;
     this.#add({
       ...{ type: 'section', kind, sectionId, idstr, instanceId, version },

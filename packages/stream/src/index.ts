@@ -38,6 +38,7 @@ export {
   writeRamWord,
 } from './ram.ts';
 export {
+  RESUME_ACK_VALUE,
   type ReturnPathMessage,
   readReturnPathMessage,
   writeReturnPathMessage,

@@ -25,6 +25,8 @@ const TYPE = {
   resumeAck: 6,
   switchoverAck: 7,
 };
+/** What a destination answers to POSTCOPY_RESUME. @see MIGRATION_RESUME_ACK_VALUE in QEMU's migration/migration.h */
+export const RESUME_ACK_VALUE = 1;
 const BITMAP_END = 0x0123456789abcdefn;
 /** One bit a 4 KiB page: enough for a block of 16 TiB. */
 const MAX_BITMAP_BYTES = 512 * 1024 * 1024;

@@ -1,22 +1,14 @@
 import { createHash } from 'node:crypto';
-import {
-  closeSync,
-  existsSync,
-  ftruncateSync,
-  mkdirSync,
-  openSync,
-  readSync,
-  renameSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, existsSync, ftruncateSync, mkdirSync, openSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
-import { inflateSync } from 'node:zlib';
 import type { RamBlockModel, RamSink, StreamModel } from '@wherry/snapshot';
-import { applyXbzrle, StreamError } from '@wherry/stream';
+import { applyXbzrle } from '@wherry/stream';
 import { CliError } from '../cli-error.ts';
+import { BatchedWrites } from '../ram/batched-writes.ts';
+import { expandPage } from '../ram/expand-page.ts';
 import { WrittenRanges } from './written-ranges.ts';
 
-const BATCH_BYTES = 1024 * 1024;
+const PIECE_BYTES = 1024 * 1024;
 /** A process may open some 1000 files; a guest has a few blocks. */
 const MAX_BLOCKS = 256;
 /** Above any host's memory: a damaged length must not fill the disk's tables, nor be hashed for days. */
@@ -38,11 +30,12 @@ export class RamFiles implements RamSink {
   readonly #directory: string;
   readonly #replace: boolean;
   readonly #files = new Map<string, BlockFile>();
-  readonly #batch: Buffer = Buffer.allocUnsafe(BATCH_BYTES);
-  readonly #zeros: Buffer = Buffer.alloc(BATCH_BYTES);
+  readonly #writes: BatchedWrites = new BatchedWrites((fd, cause) => {
+    const file = [...this.#files.values()].find((known) => known.fd === fd);
+    return new CliError(`Cannot write ${partial(file?.path ?? '')}: ${messageOf(cause)}`, 1);
+  });
+  readonly #zeros: Buffer = Buffer.alloc(PIECE_BYTES);
   #totalBytes = 0;
-  /** What the batch holds: a run of bytes of one block. */
-  #batched: { readonly file: BlockFile; readonly offset: number; length: number } | undefined;
   /** Names of the files that hold the blocks, by block, once they are finished. */
   readonly names: Map<string, string> = new Map();
 
@@ -53,7 +46,7 @@ export class RamFiles implements RamSink {
   }
 
   begin(block: RamBlockModel): void {
-    this.#flush();
+    this.#writes.flush();
     const { name, usedBytes } = block;
     const known = this.#files.get(name);
     if (known !== undefined)
@@ -86,17 +79,15 @@ export class RamFiles implements RamSink {
   }
 
   page(block: RamBlockModel, offset: number, bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.length; at += BATCH_BYTES) {
-      this.#write(this.#fileOf(block), offset + at, bytes.subarray(at, at + BATCH_BYTES));
-    }
+    this.#write(this.#fileOf(block), offset, bytes);
   }
 
   zero(block: RamBlockModel, offset: number, lengthBytes: number): void {
     const file = this.#fileOf(block);
     // What was never written is a hole, and stays one.
     for (const [start, end] of file.written.within(offset, offset + lengthBytes)) {
-      for (let at = start; at < end; at += BATCH_BYTES) {
-        this.#write(file, at, this.#zeros.subarray(0, Math.min(BATCH_BYTES, end - at)));
+      for (let at = start; at < end; at += PIECE_BYTES) {
+        this.#write(file, at, this.#zeros.subarray(0, Math.min(PIECE_BYTES, end - at)));
       }
     }
   }
@@ -109,9 +100,8 @@ export class RamFiles implements RamSink {
     at: number,
   ): void {
     const file = this.#fileOf(block);
-    this.#flush();
     const page = Buffer.alloc(lengthBytes);
-    readSync(file.fd, page, 0, lengthBytes, offset);
+    this.#writes.read(file.fd, page, offset);
     applyXbzrle(page, encoded, lengthBytes, { offset: at, path: ['ram', block.name] });
     this.#write(file, offset, page);
   }
@@ -123,15 +113,7 @@ export class RamFiles implements RamSink {
     packed: Uint8Array,
     at: number,
   ): void {
-    let page: Buffer;
-    try {
-      page = inflateSync(packed, { maxOutputLength: lengthBytes });
-    } catch (cause) {
-      throw badPage(block, at, 'a zlib stream of one page', messageOf(cause));
-    }
-    if (page.length !== lengthBytes) {
-      throw badPage(block, at, `${lengthBytes} bytes of page`, `${page.length}`);
-    }
+    const page = expandPage(block, lengthBytes, packed, at);
     this.#write(this.#fileOf(block), offset, page);
   }
 
@@ -141,7 +123,7 @@ export class RamFiles implements RamSink {
    * @param model undefined when nothing is to be reported
    */
   finish(model: StreamModel | undefined, isWhole: boolean): void {
-    this.#flush();
+    this.#writes.flush();
     for (const block of model?.ram?.blocks ?? []) {
       const file = this.#files.get(block.name);
       if (file === undefined) continue;
@@ -161,52 +143,27 @@ export class RamFiles implements RamSink {
     return this.#files.get(block.name)!;
   }
 
-  /** Writes at most a batch of bytes. */
   #write(file: BlockFile, offset: number, bytes: Uint8Array): void {
     file.written.add(offset, offset + bytes.length);
-    const batched = this.#batched;
-    if (
-      batched === undefined ||
-      batched.file !== file ||
-      batched.offset + batched.length !== offset ||
-      batched.length + bytes.length > BATCH_BYTES
-    ) {
-      this.#flush();
-      this.#batched = { file, offset, length: 0 };
-    }
-    this.#batch.set(bytes, this.#batched!.length);
-    this.#batched!.length += bytes.length;
-  }
-
-  #flush(): void {
-    const batched = this.#batched;
-    if (batched === undefined) return;
-    this.#batched = undefined;
-    const { file, offset, length } = batched;
-    try {
-      for (let done = 0; done < length; ) {
-        done += writeSync(file.fd, this.#batch, done, length - done, offset + done);
-      }
-    } catch (cause) {
-      throw new CliError(`Cannot write ${partial(file.path)}: ${messageOf(cause)}`, 1);
-    }
+    this.#writes.write(file.fd, bytes, offset);
   }
 
   #hash({ fd, written }: BlockFile, lengthBytes: number): string {
     const hash = createHash('sha256');
+    const piece = new Uint8Array(PIECE_BYTES);
     let at = 0;
     const zerosUpTo = (end: number): void => {
-      for (; at < end; at += BATCH_BYTES) {
-        hash.update(this.#zeros.subarray(0, Math.min(BATCH_BYTES, end - at)));
+      for (; at < end; at += PIECE_BYTES) {
+        hash.update(this.#zeros.subarray(0, Math.min(PIECE_BYTES, end - at)));
       }
       at = end;
     };
     for (const [start, end] of written.within(0, lengthBytes)) {
       zerosUpTo(start);
       while (at < end) {
-        const count = readSync(fd, this.#batch, 0, Math.min(BATCH_BYTES, end - at), at);
+        const count = this.#writes.read(fd, piece.subarray(0, end - at), at);
         if (count === 0) break;
-        hash.update(this.#batch.subarray(0, count));
+        hash.update(piece.subarray(0, count));
         at += count;
       }
     }
@@ -226,21 +183,6 @@ export function fileNameOf(block: string): string {
 
 function partial(path: string): string {
   return `${path}.partial`;
-}
-
-function badPage(
-  block: RamBlockModel,
-  offset: number,
-  expected: string,
-  found: string,
-): StreamError {
-  return new StreamError('RAM_RECORD_INVALID', 'A compressed page cannot be expanded', {
-    expected,
-    found,
-    offset,
-    path: ['ram', block.name],
-    likely: 'The stream is damaged here',
-  });
 }
 
 function messageOf(error: unknown): string {

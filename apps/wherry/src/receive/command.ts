@@ -4,37 +4,55 @@ import { Command } from 'commander';
 import { CliError } from '../cli-error.ts';
 import { type Diagnosis, diagnose, formatDiagnosis } from '../inspect/diagnosis.ts';
 import { escapeControls } from '../inspect/output.ts';
-import { watchForChannels } from './extra-connections.ts';
+import { MappedRamWriter } from '../ram/mapped-ram-writer.ts';
+import { ExtraConnections } from './extra-connections.ts';
 import { KeptFile } from './kept-file.ts';
 import { ReceiveProgress } from './progress.ts';
 import { StreamReceiver } from './receive-stream.ts';
 import { formatReceiveReport, type ReceiveReport, reportOf } from './report.ts';
 
+interface ReceiveFlags {
+  readonly switchoverAck?: boolean;
+  readonly json?: boolean;
+}
+
 /** Makes the command `wherry receive`. */
 export function receiveCommand(): Command {
   return new Command('receive')
-    .description('receive a precopy migration from QEMU and keep its stream in a file')
+    .description('receive a migration from QEMU and keep the guest in a file')
     .argument('<uri>', 'where to listen: tcp:HOST:PORT (port 0 takes a free one) or unix:PATH')
-    .argument('<file>', 'the file to keep the stream in; it appears when the stream is whole')
+    .argument('<file>', 'the file to keep the guest in; it appears when the guest is whole')
+    .option('--switchover-ack', 'acknowledge the switchover: the source has switchover-ack on')
     .option('--json', 'print one JSON object at the end')
     .addHelpText(
       'after',
-      '\nLoad the file with the same QEMU command line and -incoming "exec:cat FILE".',
+      `
+Load the file with the same QEMU command line (9.0 or newer), -incoming defer, and in QMP:
+  migrate-set-capabilities {"capabilities": [{"capability": "mapped-ram", "state": true}]}
+  migrate-incoming {"uri": "file:FILE"}`,
     )
-    .action((uri: string, file: string, options: { readonly json?: boolean }) =>
-      receiveUntilSignal(uri, file, options.json === true),
+    .action((uri: string, file: string, flags: ReceiveFlags) =>
+      receiveUntilSignal(uri, file, flags),
     );
 }
 
-async function receiveUntilSignal(uri: string, path: string, isJson: boolean): Promise<void> {
+async function receiveUntilSignal(
+  uri: string,
+  path: string,
+  { json: isJson = false, switchoverAck = false }: ReceiveFlags,
+): Promise<void> {
   const interrupt = new AbortController();
   const onSignal = (signal: NodeJS.Signals): void => {
     const exitCode = signal === 'SIGINT' ? 130 : 143;
-    interrupt.abort(new CliError(`Interrupted: nothing was kept in ${path}`, exitCode));
+    interrupt.abort(new CliError(`Interrupted: Nothing was kept in ${path}`, exitCode));
   };
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
   try {
-    const report = await receive(uri, path, { signal: interrupt.signal, isQuiet: isJson });
+    const report = await receive(uri, path, {
+      signal: interrupt.signal,
+      isQuiet: isJson,
+      acknowledgesSwitchover: switchoverAck,
+    });
     console.log(isJson ? JSON.stringify(report) : escapeControls(formatReceiveReport(report)));
   } catch (error) {
     if (isJson && error instanceof ReceiveFailure) {
@@ -50,8 +68,9 @@ async function receiveUntilSignal(uri: string, path: string, isJson: boolean): P
 class ReceiveFailure extends CliError {
   readonly diagnosis: Diagnosis;
 
-  constructor(path: string, diagnosis: Diagnosis) {
-    super(escapeControls(`Nothing was kept in ${path}: ${formatDiagnosis(diagnosis)}`), 1);
+  /** @param result what became of the guest */
+  constructor(result: string, diagnosis: Diagnosis) {
+    super(escapeControls(`${result}: ${formatDiagnosis(diagnosis)}`), 1);
     this.diagnosis = diagnosis;
   }
 }
@@ -62,6 +81,8 @@ export interface ReceiveOptions {
   readonly signal?: AbortSignal;
   /** Whether to leave out the progress. */
   readonly isQuiet?: boolean;
+  /** Whether to acknowledge the switchover: the source has `switchover-ack` on. */
+  readonly acknowledgesSwitchover?: boolean;
   /** Hears of the URI that was really bound. */
   readonly onListening?: (uri: string) => void;
 }
@@ -85,28 +106,43 @@ export async function receive(
       .accept({ signal: options.signal })
       .catch(rethrow(options, path));
     const startMs = performance.now();
-    const receiver = new StreamReceiver(transport, file, { signal: options.signal });
     const done = new AbortController();
-    const onAbort = (): void => transport.destroy(options.signal?.reason as Error);
+    const extra = new ExtraConnections(listener, done.signal);
+    const receiver = new StreamReceiver(transport, new MappedRamWriter(file.fd), {
+      signal: options.signal,
+      acknowledgesSwitchover: options.acknowledgesSwitchover ?? false,
+      reconnect: (why) => {
+        process.stderr.write(paused(listener.uri, why));
+        return extra.next();
+      },
+    });
+    const onAbort = (): void => {
+      receiver.destroy(options.signal?.reason as Error);
+      done.abort(options.signal?.reason);
+    };
     options.signal?.addEventListener('abort', onAbort, { once: true });
     const progress = options.isQuiet ? undefined : new ReceiveProgress(receiver, process.stderr);
     try {
-      const channels = watchForChannels(listener, done.signal);
-      channels.catch((error: Error) => transport.destroy(error));
+      extra.watch(() => receiver.isPostcopy).catch((error: Error) => receiver.destroy(error));
       await receiver.receive();
       await file.keep();
     } catch (error) {
-      throw failureOf(error, receiver, options, path);
+      if (receiver.isRunning) await file.leave();
+      throw failureOf(error, receiver, options, file);
     } finally {
       progress?.stop();
       done.abort();
       options.signal?.removeEventListener('abort', onAbort);
-      transport.destroy();
+      receiver.destroy();
     }
     return reportOf(receiver, path, performance.now() - startMs);
   } finally {
     await file.discard();
   }
+}
+
+function paused(uri: string, why: Error): string {
+  return `Paused: the connection was lost (${why.message}). At the source, query-migrate says postcopy-paused: continue with migrate to ${uri} and "resume": true.\n`;
 }
 
 async function openListener(
@@ -125,7 +161,7 @@ async function openListener(
 function rethrow(options: ReceiveOptions, path: string): (error: unknown) => never {
   return (error) => {
     if (options.signal?.aborted === true) throw options.signal.reason;
-    throw toFailure(error, [], path);
+    throw toFailure(error, [], `Nothing was kept in ${path}`);
   };
 }
 
@@ -133,20 +169,22 @@ function failureOf(
   error: unknown,
   receiver: StreamReceiver,
   options: ReceiveOptions,
-  path: string,
+  file: KeptFile,
 ): unknown {
-  if (options.signal?.aborted === true) return options.signal.reason;
-  return toFailure(error, receiver.walk.path, path);
+  const result = receiver.isRunning
+    ? `The source has given its guest away, and what came of it is in ${file.temporaryPath}`
+    : `Nothing was kept in ${file.path}`;
+  if (options.signal?.aborted !== true) return toFailure(error, receiver.walk.path, result);
+  const { exitCode } = options.signal.reason as CliError;
+  return new CliError(`Interrupted: ${result}`, exitCode);
 }
 
-function toFailure(error: unknown, where: readonly string[], path: string): unknown {
-  if (error instanceof WherryError) {
-    return new ReceiveFailure(path, diagnose(error, where));
-  }
+function toFailure(error: unknown, where: readonly string[], result: string): unknown {
+  if (error instanceof WherryError) return new ReceiveFailure(result, diagnose(error, where));
   const { code } = error as NodeJS.ErrnoException;
   if (error instanceof CliError || code === undefined) return error;
   const message = `The file cannot be written: ${(error as Error).message}`;
-  return new ReceiveFailure(path, { code, message, path: [], likely: likelyOf(code) });
+  return new ReceiveFailure(result, { code, message, path: [], likely: likelyOf(code) });
 }
 
 function likelyOf(code: string): string {

@@ -7,48 +7,87 @@ const MULTIFD_MAGIC = Buffer.from([0x11, 0x22, 0x33, 0x44]);
 /** A multifd channel names itself at once. */
 const FIRST_BYTES_MS = 5_000;
 
-/**
- * Takes further connections while a migration is under way: a multifd channel means that pages do not
- * come through the main one; anyone else is sent away.
- *
- * @returns never, but by the signal
- * @throws ReceiveError `UNSUPPORTED` when a multifd channel connects
- */
-export async function watchForChannels(listener: Listener, signal: AbortSignal): Promise<void> {
-  const channel = Promise.withResolvers<never>();
-  channel.promise.catch(() => {});
-  const accept = async (): Promise<void> => {
+/** Takes what connects to a listener beside the connection that brings the stream. */
+export class ExtraConnections {
+  readonly #listener: Listener;
+  readonly #signal: AbortSignal;
+  readonly #multifd = Promise.withResolvers<never>();
+  #next: PromiseWithResolvers<Transport> | undefined;
+
+  constructor(listener: Listener, signal: AbortSignal) {
+    this.#listener = listener;
+    this.#signal = signal;
+    this.#multifd.promise.catch(() => {});
+  }
+
+  /**
+   * Accepts until the signal: sends away whoever is no part of the migration, and holds the channel of
+   * postcopy-preempt, over which nothing comes since no page is asked for.
+   *
+   * @param expectsChannel whether the source may open one
+   * @throws ReceiveError `UNSUPPORTED` when a multifd channel connects
+   */
+  async watch(expectsChannel: () => boolean): Promise<void> {
+    await Promise.race([this.#accept(expectsChannel), this.#multifd.promise]).catch(
+      (error: unknown) => {
+        if (!this.#signal.aborted) throw error;
+      },
+    );
+  }
+
+  /** Gives the next connection that comes, whatever it is. @throws the signal's reason */
+  next(): Promise<Transport> {
+    const next = Promise.withResolvers<Transport>();
+    this.#next = next;
+    this.#signal.addEventListener('abort', () => next.reject(this.#signal.reason), { once: true });
+    return next.promise;
+  }
+
+  async #accept(expectsChannel: () => boolean): Promise<void> {
     for (;;) {
-      const transport = await listener.accept({ signal });
-      void isMultifd(transport, signal).then((found) => {
-        transport.destroy();
-        if (found) channel.reject(multifdError());
-      });
+      const transport = await this.#listener.accept({ signal: this.#signal });
+      if (this.#next !== undefined) {
+        this.#next.resolve(transport);
+        this.#next = undefined;
+      } else {
+        void this.#sort(transport, expectsChannel);
+      }
     }
-  };
-  await Promise.race([accept(), channel.promise]).catch((error: unknown) => {
-    if (!signal.aborted) throw error;
-  });
+  }
+
+  async #sort(transport: Transport, expectsChannel: () => boolean): Promise<void> {
+    const first = await firstBytes(transport, this.#signal);
+    if (first === 'silent' && expectsChannel()) {
+      this.#signal.addEventListener('abort', () => transport.destroy(), { once: true });
+      return;
+    }
+    transport.destroy();
+    if (first !== 'silent' && MULTIFD_MAGIC.equals(first)) this.#multifd.reject(multifdError());
+  }
 }
 
-async function isMultifd(transport: Transport, signal: AbortSignal): Promise<boolean> {
+async function firstBytes(
+  transport: Transport,
+  signal: AbortSignal,
+): Promise<Uint8Array | 'silent'> {
   const bytes = new Uint8Array(4);
-  const read = async (): Promise<boolean> => {
+  const read = async (): Promise<Uint8Array> => {
     for (let have = 0; have < 4; ) {
       const count = await transport.read(bytes.subarray(have));
-      if (count === 0) return false;
+      if (count === 0) return bytes.subarray(0, have);
       have += count;
     }
-    return MULTIFD_MAGIC.equals(bytes);
+    return bytes;
   };
-  const timeout = sleep(FIRST_BYTES_MS, false, { signal }).catch(() => false);
-  return Promise.race([read(), timeout]).catch(() => false);
+  const timeout = sleep(FIRST_BYTES_MS, 'silent' as const, { signal }).catch(
+    () => 'silent' as const,
+  );
+  return Promise.race([read(), timeout]).catch(() => new Uint8Array());
 }
 
 function multifdError(): ReceiveError {
   return new ReceiveError('UNSUPPORTED', 'The source migrates with multifd', {
     found: 'a further connection, which is a multifd channel',
-    likely:
-      'A file keeps a precopy migration over one connection: switch multifd off at the source and migrate again; its guest runs on',
+    likely: 'Switch multifd off at the source and migrate again; its guest runs on',
   });
 }

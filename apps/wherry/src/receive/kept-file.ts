@@ -24,24 +24,21 @@ export class KeptFile {
     try {
       const target = await resolveTarget(path);
       const temporary = join(dirname(target), `.${basename(target)}.${process.pid}.part`);
-      return new KeptFile(target, temporary, await open(temporary, 'wx', 0o600));
+      return new KeptFile(target, temporary, await open(temporary, 'wx+', 0o600));
     } catch (error) {
       if (error instanceof CliError) throw error;
       throw new CliError(`Cannot write ${path}: ${reasonOf(error)}`, 2);
     }
   }
 
-  /** Appends bytes, which may be changed once this has resolved. */
-  async write(bytes: Uint8Array): Promise<void> {
-    for (let at = 0; at < bytes.length; ) {
-      at += (await this.#file.write(bytes, at)).bytesWritten;
-    }
+  /** The open file, for reading and writing. */
+  get fd(): number {
+    return this.#file.fd;
   }
 
-  /** Drops what was written beyond this length, and waits until the rest is on the disk. */
-  async finish(lengthBytes: number): Promise<void> {
-    await this.#file.truncate(lengthBytes);
-    await this.#file.sync();
+  /** Where the file is until it has its name. */
+  get temporaryPath(): string {
+    return this.#temporaryPath;
   }
 
   /**
@@ -58,8 +55,14 @@ export class KeptFile {
       await folder.sync().finally(() => folder.close());
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      throw new CliError(`The whole stream is in ${this.#temporaryPath}: ${reason}; move it`, 1);
+      throw new CliError(`The whole guest is in ${this.#temporaryPath}: ${reason}; move it`, 1);
     }
+  }
+
+  /** Leaves the file under its temporary name: there is no other copy of what is in it. */
+  async leave(): Promise<void> {
+    this.#isKept = true;
+    await this.#file.close();
   }
 
   /** Removes the file, nothing is left of it; does nothing after {@link KeptFile.keep}. */

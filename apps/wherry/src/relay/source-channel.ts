@@ -109,7 +109,7 @@ export class SourceChannel {
         this.#enter(PHASE_OF_COMMAND[command.name] ?? 'setup', reader.offset);
         listener.onCommand(command, reader.offset);
       },
-      onSection: (kind, idstr) => {
+      onSection: (kind, { idstr }) => {
         this.#enter(this.#phaseOfSection(kind, idstr), reader.offset);
         listener.onSection(kind, idstr, reader.offset);
       },
