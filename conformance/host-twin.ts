@@ -29,15 +29,17 @@ export function hostOptions(args: readonly string[], isHuge: boolean): string[] 
   return [...ram, '--vcpu', 'idle', ...args];
 }
 
-/** Starts a QEMU that a host with these blocks can move into. */
+/** Starts a QEMU that a host with these blocks can move into; its `pc.ram` may lie in a shared file. */
 export function startQemu(
   peer: Peer,
   args: readonly string[],
   isHuge: boolean,
+  sharedFile?: string,
 ): Promise<QemuProcess> {
   const huge = isHuge ? 'memfd,hugetlb=on,hugetlbsize=2M,share=off' : 'ram';
+  const ram = sharedFile === undefined ? 'ram' : `file,share=on,mem-path=${sharedFile}`;
   const memory = [
-    ...['-object', 'memory-backend-ram,id=pc.ram,size=16M', '-numa', 'node,memdev=pc.ram'],
+    ...['-object', `memory-backend-${ram},id=pc.ram,size=16M`, '-numa', 'node,memdev=pc.ram'],
     ...['-object', `memory-backend-${huge},id=hugemem,size=8M`, '-numa', 'node,memdev=hugemem'],
   ];
   const disk = 'driver=null-co,node-name=disk0,size=1048576,read-zeroes=on';

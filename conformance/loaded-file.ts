@@ -8,6 +8,7 @@ import {
 } from '@wherry/migration';
 import { GuestRam, type RamBlockSpec } from '@wherry/page-engine';
 import type { Device } from '@wherry/vmstate';
+import { SharedRamFiles } from '../apps/wherry/src/host/shared-ram.ts';
 import { walkStream } from './walk-stream.ts';
 
 /** Bytes as a file that is read from an offset on. */
@@ -60,20 +61,28 @@ export interface LoadedFile {
   readonly destination: DestinationMigration;
 }
 
-/** Loads a file that a real QEMU has written into a guest with its blocks, as a host's `-incoming file:` does. */
+/**
+ * Loads a file that a real QEMU has written into a guest with its blocks, as a host's `-incoming file:`
+ * does.
+ *
+ * @param sharedFiles files of shared RAM blocks, by their names
+ */
 export async function loadFile(
   bytes: Uint8Array,
   capabilities: readonly Capability[],
   offset = 0,
+  sharedFiles: ReadonlyMap<string, string> = new Map(),
 ): Promise<LoadedFile> {
   const { devices, ram: list, configuration } = walkStream(bytes);
   const blocks: RamBlockSpec[] = (list?.blocks ?? []).map(({ name, usedBytes }) => ({
     ...{ name, lengthBytes: usedBytes, hostPageBytes: 4096 },
   }));
   const ram = await GuestRam.create(blocks);
+  const shared = await SharedRamFiles.open(ram, sharedFiles);
   const guest: GuestPort = {
     machineType: configuration?.machineType ?? '',
     ram,
+    shared,
     devices: devices
       .filter(({ idstr }) => idstr !== 'globalstate')
       .map((d) => taker(d.idstr, d.instanceId, d.version, d.bodyLengthBytes)),
@@ -97,5 +106,6 @@ export async function loadFile(
     capabilities: new Set(capabilities),
   });
   await destination.run();
+  await shared.close();
   return { ram, destination };
 }

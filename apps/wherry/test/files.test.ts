@@ -194,3 +194,64 @@ describe('a background snapshot', () => {
     }
   });
 });
+
+describe('shared memory', () => {
+  const IGNORE = ['x-ignore-shared'];
+  const guestWith = (path: string): string[] => [
+    ...['--ram', `pc.ram=16M,share=on,mem-path=${path}`, '--ram', 'hugemem=8M,page=2M'],
+    ...['--vcpu', 'random,rate=3000', '--fill', '0.7'],
+  ];
+
+  test('goes through its file, the rest over the connection', async () => {
+    const [source, destination] = await lab.pair(guestWith(await lab.path('shared')));
+    for (const host of [source, destination]) await setCapabilities(host, IGNORE);
+    const { code, stdout, stderr } = await lab.run([
+      ...['migrate', source.qmp, destination.qmp, 'tcp:127.0.0.1:0', '--json'],
+    ]);
+    expect([code, stderr]).toEqual([0, '']);
+    const { source: info, comparison } = JSON.parse(stdout);
+    expect(info.ram.total).toBe(8 * 2 ** 20);
+    expect(info.ram.normal).toBeLessThan(3000);
+    expect(comparison.equal).toBe(true);
+    await expectGuestRuns(destination);
+  });
+
+  test('stays out of a mapped-ram file', async () => {
+    const guest = guestWith(await lab.path('shared'));
+    const uri = `file:${await lab.path('guest')}`;
+    await save(await lab.host(guest), uri, [...IGNORE, ...MAPPED]);
+    expect(statSync(uri.slice(5)).size).toBeLessThan(10 * 2 ** 20);
+    const destination = await load(guest, uri, [...IGNORE, ...MAPPED]);
+    await untilStatus(destination, 'completed');
+    await expectGuestRuns(destination);
+  });
+
+  test('that is private at the other side, or has another file, is missed', async () => {
+    const path = await lab.path('shared');
+    const uri = `file:${await lab.path('guest')}`;
+    await save(await lab.host(guestWith(path)), uri, IGNORE);
+    const other = await load(BUSY, uri, IGNORE);
+    expect((await untilStatus(other, 'failed'))['error-desc']).toMatch(
+      /No page of a RAM block came.*pc\.ram/,
+    );
+    const without = await load(guestWith(path), uri);
+    expect((await untilStatus(without, 'failed'))['error-desc']).toMatch(
+      /Capability x-ignore-shared is off, but received capability is on/,
+    );
+    truncateSync(path, 4096);
+    const { code, stderr } = await lab.run([
+      ...['host', '--qmp', `unix:${await lab.path('qmp')}`, ...guestWith(path)],
+    ]);
+    expect([code, stderr]).toEqual([
+      2,
+      expect.stringContaining("backing store size 0x1000 does not match 'size' option 0x1000000"),
+    ]);
+  });
+
+  test('goes with no postcopy', async () => {
+    const host = await lab.host(BUSY);
+    await expect(setCapabilities(host, [...IGNORE, 'postcopy-ram'])).rejects.toThrow(
+      'Postcopy is not compatible with ignore-shared',
+    );
+  });
+});

@@ -13,6 +13,8 @@ interface Snapshot {
   /** Owes all pages. */
   readonly sender: RamSender;
   readonly statistics: SourceStatistics;
+  /** Whether shared blocks are left out. */
+  readonly isIgnoringShared: boolean;
   /** Sends all that is owed. */
   readonly sendRam: () => Promise<void>;
 }
@@ -27,7 +29,7 @@ interface Snapshot {
 export async function saveRunningGuest(
   snapshot: Snapshot,
 ): Promise<{ readonly bytes: Uint8Array; readonly states: readonly DeviceState[] }> {
-  const { guest, globalState, sender, statistics, sendRam } = snapshot;
+  const { guest, globalState, sender, statistics, isIgnoringShared, sendRam } = snapshot;
   const wasRunning = guest.running;
   const rest = new ByteWriter();
   const frames = snapshot.frames.into(rest);
@@ -38,6 +40,7 @@ export async function saveRunningGuest(
   try {
     frames.devices();
     frames.end(true);
+    if (isIgnoringShared) await guest.shared?.save();
     guard = new SnapshotGuard(guest, sender);
   } finally {
     if (wasRunning) guest.start();

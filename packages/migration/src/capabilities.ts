@@ -9,12 +9,13 @@ export const CAPABILITIES = [
   'events',
   'return-path',
   'postcopy-ram',
+  'x-ignore-shared',
   'background-snapshot',
   'mapped-ram',
 ] as const;
 
 /** Those that the configuration section names, for both sides have to agree, in its order. @see should_validate_capability in QEMU's migration/savevm.c */
-const CONFIGURED: readonly Capability[] = ['mapped-ram'];
+const CONFIGURED: readonly Capability[] = ['x-ignore-shared', 'mapped-ram'];
 
 /** Name of a capability. @see MigrationCapability in QEMU's qapi/migration.json */
 export type Capability = (typeof CAPABILITIES)[number];

@@ -26,6 +26,10 @@ const NOT_WITH_SNAPSHOT = [
 
 /** In the order in which QEMU looks. */
 const RULES: readonly Rule[] = [
+  (on) =>
+    on('postcopy-ram') && on('x-ignore-shared')
+      ? 'Postcopy is not compatible with ignore-shared'
+      : undefined,
   (on) => {
     const other = on('background-snapshot') ? NOT_WITH_SNAPSHOT.find(on) : undefined;
     return other && `Background-snapshot is not compatible with ${other}`;

@@ -79,7 +79,7 @@ export class DestinationMigration {
     this.#registry = new DeviceRegistry([this.#globalState.device, ...options.guest.devices]);
     this.#sections = new IncomingSections(this.#registry);
     this.#receiver = new RamReceiver(options.guest.ram);
-    this.#ramLoad = new RamLoad(options.guest.ram, this.#receiver, options.capabilities);
+    this.#ramLoad = new RamLoad(options.guest, this.#receiver, options.capabilities);
     this.#requests = new PageRequests(options.guest.faults);
     this.#connection = this.#connect(options.transport);
   }
@@ -415,6 +415,9 @@ export class DestinationMigration {
     // Without a return path the source may close right behind EOF; with one it waits for SHUT.
     const length = await this.#connection.input.parse(readVmdescLength(reader));
     if (length !== undefined) await this.#connection.input.parse(skip(reader, length));
+    const { guest, capabilities } = this.#options;
+    this.#ramLoad.checkAllCame();
+    if (capabilities.has('x-ignore-shared')) await guest.shared?.load();
   }
 
   /** Encodes the devices anew, for a comparison; nothing that goes wrong with it may keep the guest from running. */

@@ -1,5 +1,6 @@
 import type { GuestRam, RamBlock } from '@wherry/page-engine';
 import type { Device } from '@wherry/vmstate';
+import type { Capabilities } from './capabilities.ts';
 
 /** A host page that a vCPU waits for. */
 export interface PageFault {
@@ -19,6 +20,15 @@ export interface FaultSource {
   repeat(): void;
 }
 
+/** RAM blocks in files that both hosts can open: with `x-ignore-shared` their pages are not sent. */
+export interface SharedRam {
+  readonly blocks: ReadonlySet<RamBlock>;
+  /** Sees that the files hold what the guest, which stands still, has in the blocks. */
+  save(): Promise<void>;
+  /** Sees that the guest, which has not begun to run, has in the blocks what the files hold. */
+  load(): Promise<void>;
+}
+
 /** The guest as a migration sees it. */
 export interface GuestPort {
   readonly machineType: string;
@@ -29,6 +39,8 @@ export interface GuestPort {
   /** What keeps the guest here besides devices that cannot be migrated, oldest first, in whole sentences. */
   readonly blockers?: readonly string[];
   readonly faults: FaultSource;
+  /** Where blocks of its memory are shared. */
+  readonly shared?: SharedRam;
   /** Whether the vCPUs run. */
   readonly running: boolean;
   /** Lets the vCPUs run. */
@@ -37,4 +49,18 @@ export interface GuestPort {
   setThrottle?(percentage: number): void;
   /** Stops the vCPUs; resolves when none of them writes any more and device state is final. */
   stop(): Promise<void>;
+}
+
+/** Gives the blocks that `x-ignore-shared` keeps out of a migration. @see migrate_ram_is_ignored in QEMU's migration/ram.c */
+export function ignoredBlocks(
+  { shared }: Pick<GuestPort, 'shared'>,
+  capabilities: Capabilities,
+): ReadonlySet<RamBlock> {
+  return (capabilities.has('x-ignore-shared') ? shared?.blocks : undefined) ?? new Set();
+}
+
+/** Gives where a block lies in the guest's memory: the blocks follow each other in their order. */
+export function gpaOf(ram: GuestRam, block: RamBlock): number {
+  const before = ram.blocks.slice(0, ram.blocks.indexOf(block));
+  return before.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
 }

@@ -9,7 +9,7 @@ export {
 export { checkCapabilities, type MigrationRole } from './capability-rules.ts';
 export type { Clock } from './clock.ts';
 export { DestinationMigration, type DestinationOptions } from './destination.ts';
-export type { FaultSource, GuestPort, PageFault } from './guest-port.ts';
+export type { FaultSource, GuestPort, PageFault, SharedRam } from './guest-port.ts';
 export { MigrationError, type MigrationErrorCode } from './migration-error.ts';
 export type {
   MigrationInfo,

@@ -13,6 +13,7 @@ import {
   readRamList,
 } from '@wherry/stream';
 import type { Capabilities } from './capabilities.ts';
+import { type GuestPort, gpaOf, ignoredBlocks } from './guest-port.ts';
 import { MigrationError } from './migration-error.ts';
 
 /** A block of which the pages lie elsewhere in the file. */
@@ -26,13 +27,19 @@ export class RamLoad {
   readonly #ram: GuestRam;
   readonly #receiver: RamReceiver;
   readonly #capabilities: Capabilities;
+  readonly #ignored: ReadonlySet<RamBlock>;
   readonly #records = new RamRecordReader(TARGET_PAGE_BYTES);
   #mapped: MappedBlock[] = [];
 
-  constructor(ram: GuestRam, receiver: RamReceiver, capabilities: Capabilities) {
-    this.#ram = ram;
+  constructor(
+    guest: Pick<GuestPort, 'ram' | 'shared'>,
+    receiver: RamReceiver,
+    capabilities: Capabilities,
+  ) {
+    this.#ram = guest.ram;
     this.#receiver = receiver;
     this.#capabilities = capabilities;
+    this.#ignored = ignoredBlocks(guest, capabilities);
   }
 
   /** Gives each block once of which the pages lie elsewhere in the file. */
@@ -57,7 +64,11 @@ export class RamLoad {
       if (record.kind === 'eos') return;
       if (record.kind === 'mem-size') {
         const { offset } = record;
-        const shape = { advised: withPageSizes, mappedRam: isMapped };
+        const shape = {
+          advised: withPageSizes,
+          ignoreShared: this.#capabilities.has('x-ignore-shared'),
+          mappedRam: isMapped,
+        };
         for (const entry of yield* readRamList(reader, record.totalBytes, shape)) {
           this.#checkBlock(entry, withPageSizes, offset);
         }
@@ -130,8 +141,24 @@ export class RamLoad {
         `${pageBytes} bytes`,
       );
     }
+    const gpa = gpaOf(this.#ram, block);
+    const isIgnored = this.#ignored.has(block);
+    if (isIgnored && entry.gpa !== gpa) {
+      throw fail(
+        `Mismatched GPAs for block ${entry.name} ${entry.gpa}!= ${gpa}`,
+        `address ${gpa}`,
+        `${entry.gpa}`,
+      );
+    }
     const { mapped } = entry;
-    if (mapped === undefined) return;
+    if (mapped === undefined) {
+      if (!this.#capabilities.has('mapped-ram') || isIgnored) return;
+      throw fail(
+        'A block is not in the file',
+        'its pages',
+        'none: it was shared where it was saved',
+      );
+    }
     if (mapped.pageBytes !== TARGET_PAGE_BYTES) {
       throw fail(
         'The file counts in other target pages than this guest',
@@ -147,6 +174,24 @@ export class RamLoad {
       );
     }
     this.#mapped.push({ block, place: mapped });
+  }
+
+  /**
+   * Sees that every block has come that does not lie in a file that both sides have.
+   *
+   * @throws MigrationError `PAGES_MISSING` where a source took a block for shared that is not shared here
+   */
+  checkAllCame(): void {
+    if (!this.#capabilities.has('x-ignore-shared') || this.#capabilities.has('mapped-ram')) return;
+    for (const block of this.#ram.blocks) {
+      if (this.#ignored.has(block) || block.receivedCount() > 0) continue;
+      throw new MigrationError('PAGES_MISSING', 'No page of a RAM block came', {
+        expected: `${block.pageCount} pages`,
+        found: '0',
+        path: ['ram', block.name],
+        likely: 'It is shared at the source and not here: give it the same file on both sides',
+      });
+    }
   }
 
   #recordError(offset: number, error: PageEngineError): MigrationError {

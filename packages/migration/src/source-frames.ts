@@ -28,6 +28,7 @@ import {
   type VmdescState,
 } from '@wherry/vmstate';
 import { deviceError } from './device-error.ts';
+import { gpaOf } from './guest-port.ts';
 
 /** RAM registers first, then the devices in their order: that makes the ids. */
 const RAM_SECTION_ID = 1;
@@ -41,6 +42,8 @@ export interface DeviceState {
 
 /** Which further words the list of RAM blocks carries. */
 export interface RamListWords {
+  /** Guest-physical addresses, for x-ignore-shared. */
+  readonly withGpas?: boolean;
   /** Writes the header of a block in a mapped-ram file. */
   readonly placeMapped?: (block: RamBlock) => void;
 }
@@ -102,7 +105,7 @@ export class SourceFrames {
   }
 
   /** The list of blocks; with page sizes where postcopy needs them. */
-  #ramStart(ram: GuestRam, withPageSizes: boolean, { placeMapped }: RamListWords): void {
+  #ramStart(ram: GuestRam, withPageSizes: boolean, words: RamListWords): void {
     writeSectionHead(this.#writer, { kind: 'start', sectionId: RAM_SECTION_ID, ...RAM_SECTION });
     const entries = ram.blocks.map((block) => ({
       block,
@@ -111,7 +114,9 @@ export class SourceFrames {
       ...(withPageSizes && block.hostPageBytes !== TARGET_PAGE_BYTES
         ? { pageBytes: block.hostPageBytes }
         : {}),
+      ...(words.withGpas === true ? { gpa: gpaOf(ram, block) } : {}),
     }));
+    const { placeMapped } = words;
     writeRamList(this.#writer, entries, placeMapped && (({ block }) => placeMapped(block)));
     this.ramEnd();
   }

@@ -8,6 +8,7 @@ import { checkMigratable } from './blockers.ts';
 import { checkGuestSupports, configuredCapabilities, usesReturnPath } from './capabilities.ts';
 import { RateLimit } from './channels.ts';
 import { GlobalState } from './global-state.ts';
+import { ignoredBlocks } from './guest-port.ts';
 import { MappedRamSave } from './mapped-ram-save.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
@@ -85,6 +86,7 @@ export class SourceMigration {
         ? Math.min(cacheBytes, guest.ram.plan.options.xbzrleCacheBytes)
         : 0,
       runs: options.capabilities.has('mapped-ram'),
+      ignored: ignoredBlocks(guest, options.capabilities),
     });
     this.#requested = new RequestedPages(guest.ram, this.#sender);
     this.#connection = new SourceConnection(transport);
@@ -102,7 +104,7 @@ export class SourceMigration {
     const counts = (): SenderCounts => ({
       ...this.#sender.counters,
       owedBytes: this.#sender.owedBytes,
-      totalBytes: guest.ram.totalBytes,
+      totalBytes: this.#sender.totalBytes,
       streamBytes: this.#streamBytes,
       xbzrle: this.#sender.xbzrle,
     });
@@ -257,10 +259,15 @@ export class SourceMigration {
     }
     if (capabilities.has('mapped-ram')) {
       checkSeekable(this.#options.transport);
-      this.#mapped = await MappedRamSave.create(this.#connection.output, guest.ram, new Set());
+      this.#mapped = await MappedRamSave.create(
+        this.#connection.output,
+        guest.ram,
+        ignoredBlocks(guest, capabilities),
+      );
     }
     const mapped = this.#mapped;
     this.#frames.setUp(guest.ram, postcopy, {
+      withGpas: capabilities.has('x-ignore-shared'),
       ...(mapped === undefined ? {} : { placeMapped: (block) => mapped.placeBlock(block) }),
     });
     this.#pass(0);
@@ -295,13 +302,14 @@ export class SourceMigration {
   }
 
   async #stopGuest(): Promise<void> {
-    const { guest } = this.#options;
+    const { guest, capabilities } = this.#options;
     this.#globalState.runState = guest.running ? 'running' : 'paused';
     this.#setStatus('device');
     this.#statistics.guestStopped();
     this.#guestStopped = true;
     if (guest.running) await guest.stop();
     this.#connection.checkAborted();
+    if (capabilities.has('x-ignore-shared')) await guest.shared?.save();
     this.#pass(this.#sender.syncDirty());
   }
 
@@ -309,6 +317,7 @@ export class SourceMigration {
     const { output } = this.#connection;
     const saved = await saveRunningGuest({
       guest: this.#options.guest,
+      isIgnoringShared: this.#options.capabilities.has('x-ignore-shared'),
       globalState: this.#globalState,
       frames: this.#frames,
       sender: this.#sender,

@@ -110,6 +110,11 @@ export class RamSender {
     return this.#owed;
   }
 
+  /** Counts the bytes of the blocks that are sent. */
+  get totalBytes(): number {
+    return this.#segments.reduce((total, { plan }) => total + plan.pages, 0) * TARGET_PAGE_BYTES;
+  }
+
   get owedBytes(): number {
     return this.#owed * TARGET_PAGE_BYTES;
   }
@@ -137,7 +142,7 @@ export class RamSender {
     for (const { bank, plan } of this.#segments) {
       bank.engine.setRange(plan.owedPtr, 0, plan.pages);
     }
-    this.#owed = this.#segments.reduce((total, { plan }) => total + plan.pages, 0);
+    this.#owed = this.totalBytes / TARGET_PAGE_BYTES;
     this.startRound();
   }
 

@@ -100,6 +100,9 @@ async function runHost(options: HostCommandOptions): Promise<void> {
       sharedBlocks: new Set(options.ram.filter(({ share }) => share).map(({ name }) => name)),
     },
     preallocate: options.memPrealloc === true,
+    sharedFiles: new Map(
+      options.ram.flatMap(({ name, memPath }) => (memPath === undefined ? [] : [[name, memPath]])),
+    ),
     paused: options.paused === true,
     onEvent: (event) => {
       switch (event.name) {

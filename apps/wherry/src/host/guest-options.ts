@@ -3,7 +3,11 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { formatBytes, parseSize } from '../sizes.ts';
 
 /** A RAM block, and whether other processes share the file that it lies in. */
-type RamOption = NonNullable<MachineOptions['blocks']>[number] & { readonly share: boolean };
+type RamOption = NonNullable<MachineOptions['blocks']>[number] & {
+  readonly share: boolean;
+  /** The file, where another host is to find it. */
+  readonly memPath?: string;
+};
 
 const WORKLOADS: readonly VcpuSpec['workload'][] = ['idle', 'sequential', 'random', 'hotset'];
 const HOST_PAGES = [4 * 2 ** 10, 2 * 2 ** 20, 2 ** 30];
@@ -26,7 +30,7 @@ export function addGuestOptions(command: Command): Command {
     .addOption(
       new Option(
         '--ram <block>',
-        'a RAM block, repeatable: NAME=SIZE[,page=4K|2M|1G][,share=on|off]',
+        'a RAM block, repeatable: NAME=SIZE[,page=4K|2M|1G][,share=on|off] [,mem-path=FILE]',
       )
         .argParser(collect(parseRam))
         .default(DEFAULT_RAM.map(parseRam), DEFAULT_RAM.join(' ')),
@@ -51,8 +55,12 @@ export function addGuestOptions(command: Command): Command {
 /** The options again as arguments, to start another process with. */
 export function guestArguments(options: GuestOptions): string[] {
   return [
-    ...options.ram.flatMap(({ name, lengthBytes, hostPageBytes, share }) => [
-      ...['--ram', `${name}=${lengthBytes},page=${hostPageBytes},share=${share ? 'on' : 'off'}`],
+    ...options.ram.flatMap(({ name, lengthBytes, hostPageBytes, share, memPath }) => [
+      '--ram',
+      [
+        `${name}=${lengthBytes},page=${hostPageBytes},share=${share ? 'on' : 'off'}`,
+        ...(memPath === undefined ? [] : [`mem-path=${memPath}`]),
+      ].join(','),
     ]),
     ...options.vcpu.flatMap((v) => ['--vcpu', formatVcpu(v)]),
     ...['--fill', `${options.fill}`, '--machine', options.machine, '--seed', `${options.seed}`],
@@ -90,12 +98,14 @@ function parseRam(text: string): RamOption {
   const lengthBytes = parseSize(head.slice(equals + 1));
   let hostPageBytes = HOST_PAGES[0]!;
   let share = false;
+  let memPath: string | undefined;
   for (const [key, value] of parseProperties(properties)) {
     if (key === 'page') hostPageBytes = parseSize(value);
     else if (key === 'share') share = parseSwitch(value);
+    else if (key === 'mem-path') memPath = value;
     else {
       throw new InvalidArgumentError(
-        `A RAM block has no property '${key}': use page=SIZE or share=on.`,
+        `A RAM block has no property '${key}': use page=SIZE, share=on or mem-path=FILE.`,
       );
     }
   }
@@ -109,7 +119,10 @@ function parseRam(text: string): RamOption {
       `The size of ${name} is no multiple of its page size (${formatBytes(hostPageBytes)}).`,
     );
   }
-  return { name, lengthBytes, hostPageBytes, share };
+  if (memPath !== undefined && !share) {
+    throw new InvalidArgumentError(`The file of ${name} is for sharing: add share=on.`);
+  }
+  return { name, lengthBytes, hostPageBytes, share, ...(memPath === undefined ? {} : { memPath }) };
 }
 
 function parseVcpu(text: string): VcpuSpec {

@@ -26,6 +26,7 @@ import { type AddedDevice, addDevices, checkOnlyMigratable } from './added-devic
 import { startPopulator } from './populator.ts';
 import { checkPostcopySupported, type PostcopySupport } from './postcopy-support.ts';
 import { rehearseDevices } from './rehearse-devices.ts';
+import { SharedRamFiles } from './shared-ram.ts';
 
 /** What a host tells the outside, by QMP's event names. */
 export type HostEvent =
@@ -43,6 +44,8 @@ export interface HostOptions {
   readonly postcopy: PostcopySupport;
   /** Has the system give memory to all of the guest's RAM before anything else. */
   readonly preallocate?: boolean;
+  /** Files of shared RAM blocks, by their names. */
+  readonly sharedFiles: ReadonlyMap<string, string>;
   /** The guest waits for `cont`. */
   readonly paused?: boolean;
   readonly onEvent: (event: HostEvent) => void;
@@ -58,6 +61,7 @@ export class Host {
   readonly #devices: GuestPort['devices'];
   readonly #blockers: readonly string[];
   readonly #postcopySupport: PostcopySupport;
+  readonly #shared: SharedRamFiles;
   readonly #onEvent: HostOptions['onEvent'];
   readonly #onIncomingFailed: HostOptions['onIncomingFailed'];
   #runState: RunState;
@@ -74,8 +78,9 @@ export class Host {
   capabilities: Capabilities = new Set();
   parameters: Parameters = DEFAULT_PARAMETERS;
 
-  private constructor(machine: Machine, options: HostOptions) {
+  private constructor(machine: Machine, shared: SharedRamFiles, options: HostOptions) {
     this.machine = machine;
+    this.#shared = shared;
     const { devices, blockers } = addDevices(machine.devices, options.devices ?? []);
     this.#devices = devices;
     this.#blockers = blockers;
@@ -90,7 +95,7 @@ export class Host {
   /**
    * Makes a host; its guest runs unless it is incoming or paused.
    *
-   * @throws CliError for devices that cannot be there
+   * @throws CliError for devices that cannot be there, and files that cannot be opened
    */
   static async create(options: HostOptions): Promise<Host> {
     if (options.onlyMigratable === true) checkOnlyMigratable(options.devices ?? []);
@@ -112,7 +117,8 @@ export class Host {
     try {
       if (options.preallocate === true) for (const block of machine.ram.blocks) block.populate();
       rehearseDevices(machine.devices);
-      host = new Host(machine, options);
+      const shared = await SharedRamFiles.open(machine.ram, options.sharedFiles);
+      host = new Host(machine, shared, options);
     } catch (error) {
       await machine.close();
       throw error;
@@ -413,6 +419,7 @@ export class Host {
     }
     await this.#listener?.close();
     await this.machine.close();
+    await this.#shared.close();
   }
 
   #startGuest(): void {
@@ -434,6 +441,7 @@ export class Host {
       ram: machine.ram,
       devices: this.#devices,
       blockers: this.#blockers,
+      shared: this.#shared,
       faults: {
         wait: async (signal) => {
           const ring = (): void => machine.ram.faults.ring();
