@@ -1,5 +1,5 @@
 import { EngineLimits, GuestRam, type RamBlock, RamReceiver, RamSender } from '@wherry/page-engine';
-import * as twin from '../../packages/page-engine/test/xbzrle-twin.ts';
+import * as twin from '../../packages/page-engine/test/twin/xbzrle.ts';
 import type { EngineCase, Timed } from './engine-case.ts';
 import { changeBytes, changeWords, fillRandom, fillZero, fillZeroButLast } from './pages.ts';
 

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { xxh64 } from '../test/twin/hash.ts';
 import { GuestRam } from './guest-ram.ts';
 import type { RamBlock } from './ram-block.ts';
 
@@ -90,32 +91,6 @@ describe('RamBlock', () => {
     expect(block.isRangeReceived(4095, 0)).toBe(true);
   });
 });
-
-/** Computes XXH64 with seed 0 over whole stripes, by the algorithm's definition. */
-function xxh64(bytes: Uint8Array): bigint {
-  const u64 = (n: bigint): bigint => BigInt.asUintN(64, n);
-  const rotl = (n: bigint, by: bigint): bigint => u64((n << by) | (u64(n) >> (64n - by)));
-  const [p1, p2, p3, p4] = [
-    0x9e3779b185ebca87n,
-    0xc2b2ae3d27d4eb4fn,
-    0x165667b19e3779f9n,
-    0x85ebca77c2b2ae63n,
-  ];
-  const round = (acc: bigint, lane: bigint): bigint => u64(rotl(u64(acc + lane * p2), 31n) * p1);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const acc = [u64(p1 + p2), p2, 0n, u64(-p1)];
-  for (let at = 0; at < bytes.length; at += 32) {
-    for (let lane = 0; lane < 4; lane++) {
-      acc[lane] = round(acc[lane]!, view.getBigUint64(at + lane * 8, true));
-    }
-  }
-  let hash = u64(rotl(acc[0]!, 1n) + rotl(acc[1]!, 7n) + rotl(acc[2]!, 12n) + rotl(acc[3]!, 18n));
-  for (const lane of acc) hash = u64((hash ^ round(0n, lane)) * p1 + p4);
-  hash = u64(hash + BigInt(bytes.length));
-  hash = u64((hash ^ (hash >> 33n)) * p2);
-  hash = u64((hash ^ (hash >> 29n)) * p3);
-  return hash ^ (hash >> 32n);
-}
 
 it('the dirty log of a block that spans banks is one bitmap', async () => {
   const ram = await GuestRam.create(

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { XbzrleCodec } from '../src/index.ts';
-import { decodeXbzrle, encodeXbzrle } from './xbzrle-twin.ts';
+import { decodeXbzrle, encodeXbzrle } from './twin/xbzrle.ts';
 
 const PAGE_BYTES = 4096;
 
