@@ -59,6 +59,13 @@ const COMMANDS: ReadonlyMap<string, Entry> = new Map([
     },
   ],
   [
+    'send',
+    {
+      summary: 'put the guest of a file into a waiting QEMU, at once with --postcopy',
+      load: async () => (await import('./send/command.ts')).sendCommand(),
+    },
+  ],
+  [
     'relay',
     {
       summary: 'stand between two sides: show, record, slow down, break a migration',

@@ -11,7 +11,8 @@ import { expect } from 'vitest';
 import type { HostSchema } from '../src/host/host-schema.ts';
 import { openQmpChannel } from '../src/qmp-socket.ts';
 
-const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url));
+/** The built command. */
+export const MAIN: string = fileURLToPath(new URL('../dist/main.js', import.meta.url));
 const QUIT_MS = 5000;
 
 /** A small guest of both page sizes: 16 MiB and 8 MiB. */

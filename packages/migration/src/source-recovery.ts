@@ -1,8 +1,24 @@
-import type { GuestRam, RamSender } from '@wherry/page-engine';
 import { RESUME_ACK_VALUE } from '@wherry/stream';
 import { MigrationError } from './migration-error.ts';
 import type { SourceConnection } from './source-connection.ts';
 import type { SourceFrames } from './source-frames.ts';
+
+interface RecoverableBlock {
+  readonly name: string;
+  readonly pageCount: number;
+}
+
+/** What a recovery asks of the source's RAM and of who sends it: a guest's own, or that of a file. */
+export interface RecoverableRam<Block extends RecoverableBlock> {
+  readonly blocks: readonly Block[];
+  block(name: string): Block | undefined;
+}
+export interface RecoverableSender<Block extends RecoverableBlock> {
+  /** Forgets what went over the connection that is lost. */
+  reconnect(): void;
+  /** Owes of a block what is missing in a bitmap of its target pages. */
+  oweMissing(block: Block, received: Uint8Array): void;
+}
 
 /** Bytes of a block's bitmap on the return path: whole words of 8. @see ramblock_recv_bitmap_send in QEMU's migration/ram.c */
 export function recvBitmapBytes(pageCount: number): number {
@@ -15,15 +31,15 @@ export function recvBitmapBytes(pageCount: number): number {
  *
  * @see postcopy_do_resume in QEMU's migration/migration.c
  */
-export class SourceRecovery {
-  readonly #ram: GuestRam;
-  readonly #sender: RamSender;
+export class SourceRecovery<Block extends RecoverableBlock> {
+  readonly #ram: RecoverableRam<Block>;
+  readonly #sender: RecoverableSender<Block>;
   readonly #awaited: Set<string>;
   readonly #bitmaps = Promise.withResolvers<void>();
   readonly #ack = Promise.withResolvers<void>();
   #isAckDue = false;
 
-  constructor(ram: GuestRam, sender: RamSender) {
+  constructor(ram: RecoverableRam<Block>, sender: RecoverableSender<Block>) {
     this.#ram = ram;
     this.#sender = sender;
     this.#awaited = new Set(ram.blocks.map(({ name }) => name));
@@ -31,7 +47,10 @@ export class SourceRecovery {
   }
 
   /** Goes through the handshake; resolves when pages may be sent. */
-  async run({ output, signal }: SourceConnection, frames: SourceFrames): Promise<void> {
+  async run(
+    { output, signal }: SourceConnection,
+    frames: Pick<SourceFrames, 'command'>,
+  ): Promise<void> {
     signal.addEventListener('abort', () => {
       this.#bitmaps.reject(signal.reason);
       this.#ack.reject(signal.reason);

@@ -1,5 +1,5 @@
 import { BytesError, ByteWriter } from '@wherry/bytes';
-import { RamSender } from '@wherry/page-engine';
+import { type RamBlock, RamSender } from '@wherry/page-engine';
 import { type ReturnPathMessage, readReturnPathMessage } from '@wherry/stream';
 import { DeviceRegistry } from '@wherry/vmstate';
 import { AutoConverge } from './auto-converge.ts';
@@ -63,7 +63,7 @@ export class SourceMigration {
   #frames: SourceFrames;
   /** Bytes over connections that are lost. */
   #bytesBefore = 0;
-  #recovery: SourceRecovery | undefined;
+  #recovery: SourceRecovery<RamBlock> | undefined;
   #mapped: MappedRamSave | undefined;
   #status: MigrationStatus = 'none';
   #error: Error | undefined;

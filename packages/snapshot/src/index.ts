@@ -7,7 +7,10 @@ export {
 } from './decode-devices.ts';
 export { findVmdesc, VMDESC_TAIL_BYTES } from './find-vmdesc.ts';
 export { locate } from './locate.ts';
-export type { RamSink } from './ram-sink.ts';
+export { RamIndex, type RamIndexOptions } from './ram-index.ts';
+export type { MappedRuns, RamSink } from './ram-sink.ts';
+export type { RandomAccess, Scratch } from './random-access.ts';
+export { type FileRange, StoredGuest } from './stored-guest.ts';
 export { streamFacts } from './stream-facts.ts';
 export type {
   CommandModel,

@@ -2,7 +2,7 @@ import { type ByteReader, collect, need, type Parser, skip } from '@wherry/bytes
 import { type MappedRamPlace, mappedBitmapBytes } from '@wherry/stream';
 import type { Locator } from './locator.ts';
 import { ramListInvalid } from './ram-list-invalid.ts';
-import type { RamSink } from './ram-sink.ts';
+import type { MappedRuns, RamSink } from './ram-sink.ts';
 import type { RamBlockModel } from './stream-model.ts';
 
 /** A bitmap is kept only for its positions: these are 2 TiB of guest in 4 KiB pages. */
@@ -56,7 +56,9 @@ export function* readMappedPages(
   }
   yield* skip(reader, pagesOffset - reader.offset);
   const end = pagesOffset + block.usedBytes;
-  if (sink !== undefined && bitmap !== undefined) {
+  if (sink?.mapped !== undefined && bitmap !== undefined) {
+    sink.mapped(block, mapped, bitmap);
+  } else if (sink !== undefined && bitmap !== undefined) {
     for (const [first, pages] of bitmap.runs()) {
       const runEnd = Math.min(end, pagesOffset + (first + pages) * pageBytes);
       yield* skip(reader, pagesOffset + first * pageBytes - reader.offset);
@@ -100,7 +102,7 @@ function locate(
 }
 
 /** Which pages a mapped-ram file holds: 64-bit words in the writer's byte order. */
-class PageBitmap {
+class PageBitmap implements MappedRuns {
   readonly #bytes: Uint8Array;
   readonly #pages: number;
   /** What turns a byte's index within its word round where the writer is big-endian. */
@@ -119,16 +121,24 @@ class PageBitmap {
 
   /** Gives each run of pages as its first one and how many. */
   *runs(): Generator<readonly [first: number, pages: number]> {
-    for (let page = 0; page < this.#pages; page++) {
-      if ((page & 7) === 0 && this.#bytes[(page >> 3) ^ this.#flip] === 0) {
-        page += 7;
-        continue;
-      }
-      if (!this.has(page)) continue;
-      const first = page;
-      while (page + 1 < this.#pages && this.has(page + 1)) page++;
-      yield [first, page + 1 - first];
+    for (let page = 0; page < this.#pages; ) {
+      const run = this.runLength(page, this.#pages - page);
+      if (run > 0) yield [page, run];
+      page += Math.abs(run);
     }
+  }
+
+  runLength(first: number, max: number): number {
+    const isHeld = this.has(first);
+    let page = first + 1;
+    const whole = isHeld ? 0xff : 0;
+    while (page < first + max) {
+      if ((page & 7) === 0 && this.#bytes[(page >> 3) ^ this.#flip] === whole) page += 8;
+      else if (this.has(page) === isHeld) page++;
+      else break;
+    }
+    const count = Math.min(page - first, max);
+    return isHeld ? count : -count;
   }
 
   /** Bits behind the last page mean that the words are in the other order. */

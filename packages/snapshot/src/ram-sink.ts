@@ -1,3 +1,4 @@
+import type { MappedRamPlace } from '@wherry/stream';
 import type { RamBlockModel } from './stream-model.ts';
 
 /**
@@ -12,6 +13,8 @@ export interface RamSink {
   begin(block: RamBlockModel): void;
   /** Takes a target page, or from a mapped-ram file a run of bytes of any length. */
   page(block: RamBlockModel, offset: number, bytes: Uint8Array, at: number): void;
+  /** Where it is there, takes which pages a mapped-ram file holds, and no pages of that block. */
+  mapped?(block: RamBlockModel, place: MappedRamPlace, held: MappedRuns): void;
   /** Hears that a page is zero. */
   zero(block: RamBlockModel, offset: number, lengthBytes: number, at: number): void;
   /** Takes a valid XBZRLE encoding against the page as it came before: `applyXbzrle` lays it over. */
@@ -30,4 +33,10 @@ export interface RamSink {
     packed: Uint8Array,
     at: number,
   ): void;
+}
+
+/** Which pages of a block a mapped-ram file holds. */
+export interface MappedRuns {
+  /** Counts the pages from `page` on, at most `max`, that are in the file (positive) or are not (negative). */
+  runLength(page: number, max: number): number;
 }

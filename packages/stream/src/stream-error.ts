@@ -20,6 +20,7 @@ export type StreamErrorCode =
   | 'LIVE_SECTION_INVALID'
   | 'CONTAINER_INVALID'
   | 'CONTAINER_PACKED'
+  | 'GUEST_INCOMPLETE'
   | 'RETURN_PATH_INVALID';
 
 /** Says that bytes break the grammar of a migration stream, and where. */

@@ -97,7 +97,8 @@ function pad(status: string, isWide: boolean): string {
   return isWide ? status.padEnd('postcopy-active'.length) : status;
 }
 
-function bar(share: number, isWide: boolean): string {
+/** Draws a share from 0 to 1 as a bar. */
+export function bar(share: number, isWide: boolean): string {
   const width = isWide ? 20 : 6;
   const full = Math.round(share * width);
   const percent = isWide ? ` ${(share * 100).toFixed(0).padStart(3)}%` : '';

@@ -1,0 +1,177 @@
+import { fstatSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { MigrationError, StoredSource, type Transport } from '@wherry/migration';
+import { connect, type MigrationUri, parseUri, TransportError } from '@wherry/transport';
+import { Command } from 'commander';
+import { CliError } from '../cli-error.ts';
+import { escapeControls } from '../inspect/output.ts';
+import { openStoredGuest } from '../stored/open-guest.ts';
+import { TransferProgress } from '../stored/transfer-progress.ts';
+import { wallClock } from '../wall-clock.ts';
+import { SendFailure } from './failure.ts';
+import { addPageSize, checkPageSizes, type PageSizes } from './page-sizes.ts';
+import { formatSendReport, type SendReport } from './report.ts';
+
+/** How long a destination that has failed may take to write its log. */
+const LOG_MS = 300;
+
+interface SendOptions {
+  readonly postcopy?: boolean;
+  readonly recover?: boolean;
+  readonly pageSize: PageSizes;
+  readonly log?: string;
+  readonly json?: boolean;
+}
+
+/** Makes the command `wherry send`. */
+export function sendCommand(): Command {
+  return new Command('send')
+    .description('put the guest of a file into a waiting QEMU')
+    .argument(
+      '<file>',
+      'a migration stream, a mapped-ram file or a libvirt save image; - for standard input',
+    )
+    .argument(
+      '<uri>',
+      'where QEMU waits, as its -incoming names it: tcp:, unix:, exec:, fd:, file:',
+    )
+    .option('--postcopy', 'let the guest run at once: its pages follow when it touches them')
+    .option('--recover', 'go on with a postcopy that was broken, behind migrate-recover')
+    .option(
+      '--page-size <block=size>',
+      'host pages of a RAM block at the destination, as pc.ram=2M; for postcopy; repeatable',
+      addPageSize,
+      new Map(),
+    )
+    .option('--log <file>', 'QEMU’s log at the destination, to say why it refuses')
+    .option('--json', 'print one JSON object at the end')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  wherry send guest.qevm tcp:192.0.2.7:4444
+  wherry send guest.qevm unix:/run/incoming.sock --postcopy
+
+For postcopy the destination needs postcopy-ram: start it with -incoming defer, then
+migrate-set-capabilities and migrate-incoming.
+
+Exit codes: 0 the destination has the guest, 1 it has not, 2 wrong usage, 3 a postcopy is paused.`,
+    )
+    .action((file: string, uri: string, options: SendOptions) => send(file, uri, options));
+}
+
+async function send(path: string, uri: string, options: SendOptions): Promise<void> {
+  const startMs = performance.now();
+  const target = targetOf(uri, options);
+  let source: StoredSource | undefined;
+  const interrupt = new AbortController();
+  const onSignal = (signal: NodeJS.Signals): void => {
+    const exitCode = signal === 'SIGINT' ? 130 : 143;
+    interrupt.abort(new CliError('Interrupted: the guest is still in the file', exitCode));
+    source?.stopWith(new MigrationError('CANCELLED', 'Interrupted'));
+  };
+  using opened = await openStoredGuest(path, options.json === true);
+  const { guest, model } = opened;
+  const pageSizes = options.pageSize;
+  checkPageSizes(pageSizes, guest.blocks);
+  const indexMs = performance.now() - startMs;
+  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+  try {
+    const transport = await connectTo(target, interrupt.signal);
+    const times = { indexMs, handedOverMs: undefined as number | undefined };
+    const stored = new StoredSource({
+      guest,
+      transport,
+      clock: wallClock,
+      returnPath: hasReturnPath(target),
+      postcopy: isPostcopy(options),
+      hostPageBytes: (block) => pageSizes.get(block) ?? guest.targetPageBytes,
+      onStatus: (status) => {
+        if (status === 'postcopy-active') times.handedOverMs ??= performance.now() - startMs;
+      },
+    });
+    source = stored;
+    const totalPages = stored.progress.owedPages;
+    using _ = new TransferProgress(() => {
+      if (options.json === true) return undefined;
+      const { status, owedPages, requests } = stored.progress;
+      return {
+        phase: status,
+        doneBytes: (totalPages - owedPages) * guest.targetPageBytes,
+        totalBytes: totalPages * guest.targetPageBytes,
+        notes: options.postcopy === true ? [`${requests} requests`] : [],
+      };
+    }, process.stderr);
+    const status = options.recover === true ? await stored.recover() : await stored.run();
+    if (status !== 'completed') {
+      if (interrupt.signal.aborted && status === 'failed') throw interrupt.signal.reason;
+      if (options.log !== undefined) await sleep(LOG_MS); // QEMU answers before it writes why
+      throw new SendFailure(stored, path, options.log);
+    }
+    const report: SendReport = {
+      ...stored.progress,
+      status,
+      file: path,
+      mode: isPostcopy(options) ? 'postcopy' : 'precopy',
+      machineType: model.configuration?.machineType ?? null,
+      ...(opened.packed === undefined ? {} : { packed: opened.packed }),
+      ...times,
+      confirmed: hasReturnPath(target),
+      timeMs: performance.now() - startMs,
+    };
+    console.log(
+      options.json === true ? JSON.stringify(report) : escapeControls(formatSendReport(report)),
+    );
+  } catch (error) {
+    if (options.json === true && error instanceof SendFailure) {
+      console.log(JSON.stringify(error.report));
+    }
+    throw error;
+  } finally {
+    process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
+  }
+}
+
+/** Reads the URI, and says at once what it cannot do. @throws CliError 2 */
+function targetOf(uri: string, options: SendOptions): MigrationUri {
+  let target: MigrationUri;
+  try {
+    target = parseUri(uri);
+  } catch (error) {
+    if (error instanceof TransportError) throw new CliError(error.message, 2);
+    throw error;
+  }
+  if (isPostcopy(options) && !hasReturnPath(target)) {
+    throw new CliError(
+      `Postcopy needs a connection of two directions: tcp:, unix:, or fd: of a socket, not ${uri}`,
+      2,
+    );
+  }
+  return target;
+}
+
+/** Whether the destination can answer: a command or file that takes a stream cannot be asked whether it does. */
+function hasReturnPath(target: MigrationUri): boolean {
+  if (target.kind === 'fd') {
+    try {
+      return fstatSync(target.fd).isSocket();
+    } catch {
+      return false; // connecting says what is wrong with it
+    }
+  }
+  return target.kind === 'tcp' || target.kind === 'unix';
+}
+
+async function connectTo(target: MigrationUri, signal: AbortSignal): Promise<Transport> {
+  try {
+    return await connect(target, { signal });
+  } catch (error) {
+    if (signal.aborted) throw signal.reason;
+    if (error instanceof TransportError) throw new CliError(error.message, 1);
+    throw error;
+  }
+}
+
+function isPostcopy({ postcopy, recover }: SendOptions): boolean {
+  return postcopy === true || recover === true;
+}
