@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { renameSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -167,7 +167,10 @@ describe.each(releases)('wherry send to %s', (release) => {
       writeFileSync(log, '');
       const uri = `unix:${join(other.directory, 'in.sock')}`;
       const argv = [file, uri, ...(mode === 'postcopy' ? ['--postcopy'] : [])];
-      const copying = setInterval(() => writeFileSync(log, other.stderr), 5);
+      const copying = setInterval(() => {
+        writeFileSync(`${log}.new`, other.stderr);
+        renameSync(`${log}.new`, log);
+      }, 5);
       const { exitCode, stdout } = await send(...argv, '--log', log);
       clearInterval(copying);
       expect(exitCode).toBe(1);
