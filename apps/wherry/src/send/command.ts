@@ -1,5 +1,4 @@
 import { fstatSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { MigrationError, StoredSource, type Transport } from '@wherry/migration';
 import { connect, type MigrationUri, parseUri, TransportError } from '@wherry/transport';
 import { Command } from 'commander';
@@ -8,12 +7,9 @@ import { escapeControls } from '../inspect/output.ts';
 import { openStoredGuest } from '../stored/open-guest.ts';
 import { TransferProgress } from '../stored/transfer-progress.ts';
 import { wallClock } from '../wall-clock.ts';
-import { SendFailure } from './failure.ts';
+import { explainLog, SendFailure } from './failure.ts';
 import { addPageSize, checkPageSizes, type PageSizes } from './page-sizes.ts';
 import { formatSendReport, type SendReport } from './report.ts';
-
-/** How long a destination that has failed may take to write its log. */
-const LOG_MS = 300;
 
 interface SendOptions {
   readonly postcopy?: boolean;
@@ -105,8 +101,8 @@ async function send(path: string, uri: string, options: SendOptions): Promise<vo
     const status = options.recover === true ? await stored.recover() : await stored.run();
     if (status !== 'completed') {
       if (interrupt.signal.aborted && status === 'failed') throw interrupt.signal.reason;
-      if (options.log !== undefined) await sleep(LOG_MS); // QEMU answers before it writes why
-      throw new SendFailure(stored, path, options.log);
+      const log = options.log === undefined ? undefined : await explainLog(options.log);
+      throw new SendFailure(stored, path, log);
     }
     const report: SendReport = {
       ...stored.progress,

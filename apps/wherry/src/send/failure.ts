@@ -1,4 +1,5 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { WherryError } from '@wherry/bytes';
 import type { StoredSource } from '@wherry/migration';
 import { CliError } from '../cli-error.ts';
@@ -8,6 +9,9 @@ import { escapeControls } from '../inspect/output.ts';
 
 /** What is read of a log: its end. */
 const LOG_TAIL_BYTES = 64 * 1024;
+/** How long a destination that has failed may take to write why. */
+const LOG_MS = 1000;
+const LOOK_EVERY_MS = 50;
 
 /** What a send that failed, or was paused, prints with `--json`. */
 export interface SendFailureReport {
@@ -25,11 +29,11 @@ export interface SendFailureReport {
 export class SendFailure extends CliError {
   readonly report: SendFailureReport;
 
-  constructor(source: StoredSource, path: string, logPath: string | undefined) {
+  /** @param log what the destination's log says, from {@link explainLog} */
+  constructor(source: StoredSource, path: string, log: SendFailureReport['log']) {
     const { error, status } = source;
     const isPaused = status === 'postcopy-paused';
     const diagnosis = diagnosisOf(error);
-    const log = logPath === undefined ? undefined : explainLog(logPath);
     const lines = [
       isPaused
         ? `The postcopy is paused, its guest waits for pages at the destination: ${formatDiagnosis(diagnosis)}`
@@ -60,17 +64,22 @@ function diagnosisOf(error: Error | undefined): Diagnosis {
   return { code: 'UNKNOWN', message: error?.message ?? 'no reason is known', path: [] };
 }
 
-/** Finds what the end of a log says of a failed migration. */
-function explainLog(path: string): NonNullable<SendFailureReport['log']> {
-  return tailOf(path)
-    .split('\n')
-    .flatMap((line) =>
-      explainLine(line).map(({ cause, names }) => ({
-        line: line.trim(),
-        cause: cause.code,
-        action: fillNames(cause.action, names),
-      })),
-    );
+/** Finds what the end of a log says of a failed migration; QEMU answers before it writes why. */
+export async function explainLog(path: string): Promise<SendFailureReport['log'] & object> {
+  const end = performance.now() + LOG_MS;
+  for (;;) {
+    const explained = tailOf(path)
+      .split('\n')
+      .flatMap((line) =>
+        explainLine(line).map(({ cause, names }) => ({
+          line: line.trim(),
+          cause: cause.code,
+          action: fillNames(cause.action, names),
+        })),
+      );
+    if (explained.length > 0 || performance.now() > end) return explained;
+    await sleep(LOOK_EVERY_MS);
+  }
 }
 
 function tailOf(path: string): string {
