@@ -21,6 +21,7 @@ import {
   ENTRY_WRITTEN,
   RX_BLOCK,
   RX_EXPECTED,
+  RX_LAST,
   RX_NEEDED,
   RX_NORMAL,
   RX_OTHER,
@@ -76,6 +77,7 @@ export function recordReaderTwin(bank: TwinBank) {
       const count = { normal: 0, zero: 0, xbzrle: 0, placed: 0 };
       let current = bank.u32(state + RX_BLOCK);
       let position = start;
+      let last = 0;
       let word = 0n;
       let block = 0;
 
@@ -150,6 +152,7 @@ export function recordReaderTwin(bank: TwinBank) {
           if (refusal !== undefined) return refusal;
           if (kind === PAGE) {
             memory.set(bank.at(content));
+            last = memory.byteOffset;
             count.normal++;
           } else {
             memory.fill(0);
@@ -184,6 +187,7 @@ export function recordReaderTwin(bank: TwinBank) {
         [RX_ZERO, count.zero],
         [RX_XBZRLE, count.xbzrle],
         [RX_PLACED, count.placed],
+        [RX_LAST, last],
       ] as const) {
         bank.setU32(state + field, value);
       }
