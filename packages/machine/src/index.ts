@@ -8,6 +8,7 @@ export {
 } from './block/block-graph.ts';
 export { BLOCK_DRIVERS, type BlockDriver, BlockNode } from './block/block-node.ts';
 export { DirtyBitmap } from './block/dirty-bitmap.ts';
+export { MirrorJob, type MirrorOptions } from './block/mirror-job.ts';
 export { createQcow2, Qcow2Image, type Qcow2Options } from './block/qcow2-image.ts';
 export { Machine, type MachineOptions } from './machine.ts';
 export { MachineError, type MachineErrorCode } from './machine-error.ts';

@@ -1,3 +1,12 @@
+export {
+  type BlockDeviceInfo,
+  type BlockDirtyInfo,
+  type BlockInfo,
+  type BlockJobInfo,
+  type BlockSchema,
+  blockSchema,
+  type TransactionAction,
+} from './block-schema.ts';
 export { createChannelPair, type QmpChannel } from './channel.ts';
 export {
   QmpClient,

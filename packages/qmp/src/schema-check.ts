@@ -125,6 +125,7 @@ export class SchemaChecker {
 
   #checkDefinition(name: string, definition: QapiDefinition): void {
     if ('struct' in definition) this.#checkMembers(definition.struct, name);
+    if ('alternate' in definition) this.#checkRef(definition.alternate[1], name);
     if ('union' in definition) {
       this.#checkRef(definition.by, name);
       for (const branch of Object.values(definition.union)) this.#checkRef(branch, name);
@@ -145,7 +146,11 @@ export class SchemaChecker {
       refuse(`Parameter '${name ?? 'null'}' does not accept value '${value}'`);
     }
     if ('alternate' in definition) {
-      if (typeof value === 'string' || value === null) return value;
+      const [, other] = definition.alternate;
+      if (typeof value === 'string') return value;
+      if (other === 'null' ? value === null : isJsonObject(value)) {
+        return this.#value(other, value, path, name);
+      }
       refuseType(name ?? 'null', ref);
     }
     return this.#object(ref, value, path);

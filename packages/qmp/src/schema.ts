@@ -29,9 +29,9 @@ export interface QapiUnion {
   readonly union: { readonly [value: string]: string };
 }
 
-/** Is a string or null, told apart by their JSON type. */
+/** Is a string, or else null or a struct: told apart by their JSON type. */
 export interface QapiAlternate {
-  readonly alternate: readonly ['str', 'null'];
+  readonly alternate: readonly ['str', string];
 }
 
 export type QapiDefinition = QapiStruct | QapiEnum | QapiUnion | QapiAlternate;
@@ -95,8 +95,8 @@ type UnionValue<S, D extends string, U> = {
 
 type DefinitionValue<S, D> = D extends { readonly enum: readonly (infer E)[] }
   ? E
-  : D extends { readonly alternate: unknown }
-    ? string | null
+  : D extends { readonly alternate: readonly ['str', infer O] }
+    ? string | QapiValue<S, O>
     : D extends { readonly discriminator: infer N extends string; readonly union: infer U }
       ? UnionValue<S, N, U>
       : D extends { readonly struct: infer M }

@@ -4,6 +4,14 @@ import { CliError } from '../cli-error.ts';
 import { formatQmpAddress, listenForQmp, parseQmpAddress } from '../qmp-socket.ts';
 import { formatBytes, formatCount } from '../sizes.ts';
 import { type AddedDevice, DRIVER_NAMES, parseAddedDevice } from './added-devices.ts';
+import {
+  type BlockOptions,
+  type DiskDevice,
+  isDiskDevice,
+  parseBlockdev,
+  parseDiskDevice,
+  parseDrive,
+} from './block-options.ts';
 import { describeViolation } from './describe-violation.ts';
 import { addGuestOptions, type GuestOptions } from './guest-options.ts';
 import { Host } from './host.ts';
@@ -14,11 +22,11 @@ import { HOST_FEATURES, type HostFeature } from './postcopy-support.ts';
 /** The release whose protocol and QMP the simulated host follows. */
 const EMULATED_RELEASE = { major: 10, minor: 0, micro: 0 };
 
-interface HostCommandOptions extends GuestOptions {
+interface HostCommandOptions extends GuestOptions, Pick<BlockOptions, 'blockdev' | 'drive'> {
   readonly qmp: string;
   readonly incoming?: string;
   readonly paused?: true;
-  readonly device: readonly AddedDevice[];
+  readonly device: readonly (AddedDevice | DiskDevice)[];
   readonly onlyMigratable?: true;
   readonly memPrealloc?: true;
   readonly without: readonly HostFeature[];
@@ -39,9 +47,25 @@ export function hostCommand(): Command {
     .addOption(
       new Option(
         '--device <driver>',
-        `a device more, repeatable: ${DRIVER_NAMES.join(', ')}; then [,addr=SLOT]. All block migration but wherry-testdev, whose hook fails: [,fail=pre_save|post_save|pre_load|post_load]`,
+        `a device more, repeatable: ${DRIVER_NAMES.join(', ')}; then [,addr=SLOT]. All block migration but wherry-testdev, whose hook fails: [,fail=pre_save|post_save|pre_load|post_load]. And virtio-blk-pci,drive=NAME[,id=ID]: the disk of the guest’s own`,
       )
-        .argParser((text, previous: AddedDevice[]) => [...previous, parseDevice(text)])
+        .argParser(collect(parseDevice))
+        .default([], 'none'),
+    )
+    .addOption(
+      new Option(
+        '--blockdev <node>',
+        'a block node, repeatable: driver=qcow2|raw|copy-on-read|null-co,node-name=N, then file.driver=file,file.filename=F or file=NODE, [,backing=…] [,read-only=on] [,size=S], or JSON',
+      )
+        .argParser(collect(parseBlockdev))
+        .default([], 'none'),
+    )
+    .addOption(
+      new Option(
+        '--drive <disk>',
+        'an image with a device’s end, repeatable: file=F,format=qcow2|raw,if=none,id=ID [,node-name=N] [,readonly=on]',
+      )
+        .argParser(collect(parseDrive))
         .default([], 'none'),
     )
     .option('--only-migratable', 'do not start a guest that cannot be migrated')
@@ -65,12 +89,27 @@ Example:
   return command.action(runHost);
 }
 
-function parseDevice(text: string): AddedDevice {
-  try {
-    return parseAddedDevice(text);
-  } catch (error) {
-    throw new InvalidArgumentError((error as Error).message);
-  }
+function parseDevice(text: string): AddedDevice | DiskDevice {
+  return isDiskDevice(text) ? parseDiskDevice(text) : parseAddedDevice(text);
+}
+
+/** Gathers the values of an option that may be repeated. */
+function collect<T>(parse: (text: string) => T): (text: string, previous: T[]) => T[] {
+  return (text, previous) => {
+    try {
+      return [...previous, parse(text)];
+    } catch (error) {
+      if (error instanceof RangeError) throw new InvalidArgumentError(error.message);
+      throw error;
+    }
+  };
+}
+
+/** @throws CliError */
+function disksOf({ blockdev, drive, device }: HostCommandOptions): BlockOptions {
+  const [disk, another] = device.filter((added): added is DiskDevice => 'drive' in added);
+  if (another !== undefined) throw new CliError('The guest has one disk: one drive= is enough', 2);
+  return { blockdev, drive, disk };
 }
 
 function parseFeature(text: string): HostFeature {
@@ -93,7 +132,8 @@ async function runHost(options: HostCommandOptions): Promise<void> {
       seed: options.seed,
       incoming: options.incoming !== undefined,
     },
-    devices: options.device,
+    devices: options.device.filter((device): device is AddedDevice => !('drive' in device)),
+    disks: disksOf(options),
     onlyMigratable: options.onlyMigratable === true,
     postcopy: {
       lacks: new Set(options.without),
@@ -110,6 +150,10 @@ async function runHost(options: HostCommandOptions): Promise<void> {
           return server?.emit(event.name, { status: event.status });
         case 'MIGRATION_PASS':
           return server?.emit(event.name, { pass: event.pass });
+        case 'BLOCK_JOB_READY':
+        case 'BLOCK_JOB_COMPLETED':
+        case 'BLOCK_JOB_CANCELLED':
+          return server?.emit(event.name, event.data);
         default:
           return server?.emit(event.name);
       }

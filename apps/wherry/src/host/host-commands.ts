@@ -8,6 +8,7 @@ import {
 } from '@wherry/migration';
 import { QmpCommandError, type QmpHandlers } from '@wherry/qmp';
 import { TransportError } from '@wherry/transport';
+import { blockCommands } from './block-commands.ts';
 import { describeViolation } from './describe-violation.ts';
 import { digestDevices, digestRam } from './handover.ts';
 import type { Host } from './host.ts';
@@ -65,6 +66,8 @@ export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSche
       }),
     'query-migrate-parameters': () => host.parameters,
     'query-migrate': () => asQmpInfo(host.migrationInfo),
+
+    ...blockCommands(host.blocks, host.blockJobs),
 
     'x-wherry-guest': () => guest(host.machine.witness()),
     'x-wherry-verify': () => guest(host.machine.verify()),

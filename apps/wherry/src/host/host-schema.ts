@@ -1,4 +1,11 @@
-import { type MigrationSchema, mergeSchemas, migrationSchema, type QapiMerged } from '@wherry/qmp';
+import {
+  type BlockSchema,
+  blockSchema,
+  type MigrationSchema,
+  mergeSchemas,
+  migrationSchema,
+  type QapiMerged,
+} from '@wherry/qmp';
 
 const ownSchema = {
   types: {
@@ -38,9 +45,13 @@ const ownSchema = {
   events: {},
 } as const;
 
-/** QEMU's migration commands and the simulated host's own, which begin with `x-wherry-`. */
-export const hostSchema: QapiMerged<MigrationSchema, typeof ownSchema> = mergeSchemas(
+const qemuSchema: QapiMerged<MigrationSchema, BlockSchema> = mergeSchemas(
   migrationSchema,
+  blockSchema,
+);
+/** QEMU's commands of migration and disks, and the simulated host's own, which begin with `x-wherry-`. */
+export const hostSchema: QapiMerged<typeof qemuSchema, typeof ownSchema> = mergeSchemas(
+  qemuSchema,
   ownSchema,
 );
 export type HostSchema = typeof hostSchema;

@@ -1,5 +1,5 @@
 import { Worker } from 'node:worker_threads';
-import { Machine, type MachineOptions } from '@wherry/machine';
+import { type BlockGraph, Machine, type MachineOptions } from '@wherry/machine';
 import {
   type Capabilities,
   checkCanPause,
@@ -23,6 +23,8 @@ import type { RunState } from '@wherry/qmp';
 import { connect, type Listener, listen, type MigrationUri, parseUri } from '@wherry/transport';
 import { wallClock } from '../wall-clock.ts';
 import { type AddedDevice, addDevices, checkOnlyMigratable } from './added-devices.ts';
+import { type BlockJobEvent, BlockJobs } from './block-jobs.ts';
+import { type BlockOptions, openDisks } from './block-options.ts';
 import { startPopulator } from './populator.ts';
 import { checkPostcopySupported, type PostcopySupport } from './postcopy-support.ts';
 import { rehearseDevices } from './rehearse-devices.ts';
@@ -32,13 +34,15 @@ import { SharedRamFiles } from './shared-ram.ts';
 export type HostEvent =
   | { readonly name: 'STOP' | 'RESUME' }
   | { readonly name: 'MIGRATION'; readonly status: MigrationStatus }
-  | { readonly name: 'MIGRATION_PASS'; readonly pass: number };
+  | { readonly name: 'MIGRATION_PASS'; readonly pass: number }
+  | BlockJobEvent;
 
 /** What {@link Host.create} takes. */
 export interface HostOptions {
   readonly machine: Omit<MachineOptions, 'spawn' | 'now'>;
   /** Devices besides the machine's own. */
   readonly devices?: readonly AddedDevice[];
+  readonly disks?: BlockOptions;
   /** Refuse to make a guest that cannot be migrated. */
   readonly onlyMigratable?: boolean;
   readonly postcopy: PostcopySupport;
@@ -58,6 +62,8 @@ export interface HostOptions {
 /** One simulated host: a guest and its migrations, with QEMU's rules of what is allowed when. */
 export class Host {
   readonly machine: Machine;
+  readonly blocks: BlockGraph;
+  readonly blockJobs: BlockJobs;
   readonly #devices: GuestPort['devices'];
   readonly #blockers: readonly string[];
   readonly #postcopySupport: PostcopySupport;
@@ -78,9 +84,16 @@ export class Host {
   capabilities: Capabilities = new Set();
   parameters: Parameters = DEFAULT_PARAMETERS;
 
-  private constructor(machine: Machine, shared: SharedRamFiles, options: HostOptions) {
+  private constructor(
+    machine: Machine,
+    shared: SharedRamFiles,
+    blocks: BlockGraph,
+    options: HostOptions,
+  ) {
     this.machine = machine;
     this.#shared = shared;
+    this.blocks = blocks;
+    this.blockJobs = new BlockJobs(blocks, options.onEvent);
     const { devices, blockers } = addDevices(machine.devices, options.devices ?? []);
     this.#devices = devices;
     this.#blockers = blockers;
@@ -95,10 +108,12 @@ export class Host {
   /**
    * Makes a host; its guest runs unless it is incoming or paused.
    *
-   * @throws CliError for devices that cannot be there, and files that cannot be opened
+   * @throws CliError for devices that cannot be there, and files and disks that cannot be opened
    */
   static async create(options: HostOptions): Promise<Host> {
     if (options.onlyMigratable === true) checkOnlyMigratable(options.devices ?? []);
+    const { disks = { blockdev: [], drive: [], disk: undefined } } = options;
+    const blocks = openDisks(disks, options.machine.incoming === true);
     const machine = await Machine.create({
       ...options.machine,
       now: () => Date.now(),
@@ -118,8 +133,9 @@ export class Host {
       if (options.preallocate === true) for (const block of machine.ram.blocks) block.populate();
       rehearseDevices(machine.devices);
       const shared = await SharedRamFiles.open(machine.ram, options.sharedFiles);
-      host = new Host(machine, shared, options);
+      host = new Host(machine, shared, blocks, options);
     } catch (error) {
+      blocks.close();
       await machine.close();
       throw error;
     }
@@ -420,9 +436,11 @@ export class Host {
     await this.#listener?.close();
     await this.machine.close();
     await this.#shared.close();
+    this.blocks.close();
   }
 
   #startGuest(): void {
+    this.blocks.activate();
     this.machine.start();
     this.#runState = 'running';
     this.#onEvent({ name: 'RESUME' });

@@ -104,11 +104,15 @@ export class BlockGraph {
 
   /** Finds a node by its own name or that of the device's end above it. @throws MachineError `BLOCK_NODE` */
   find(name: string): BlockNode {
-    const node =
-      this.#backends.find((backend) => backend.name !== '' && backend.name === name)?.root ??
-      this.#nodes.find(({ nodeName }) => nodeName === name);
+    const node = this.lookUp(name);
     if (node !== undefined) return node;
     throw nodeError(`Cannot find device='${name}' nor node-name='${name}'`);
+  }
+
+  /** As {@link BlockGraph.find}, or undefined. */
+  lookUp(name: string): BlockNode | undefined {
+    const backend = name === '' ? undefined : this.#backends.find((known) => known.name === name);
+    return backend?.root ?? this.#nodes.find(({ nodeName }) => nodeName === name);
   }
 
   /** Puts a mirror's filter over a node: devices go through it, and what they write goes to the target too. */

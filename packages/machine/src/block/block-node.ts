@@ -85,6 +85,9 @@ export class BlockNode {
   get filtered(): BlockNode | undefined {
     return this.isFilter ? this.child : undefined;
   }
+  get isInactive(): boolean {
+    return this.#inactive;
+  }
   get isFilter(): boolean {
     return this.driver === 'copy-on-read' || this.driver === 'mirror_top';
   }

@@ -132,7 +132,7 @@ export class DirtyBitmap {
     if (other.sizeBytes !== this.sizeBytes) {
       throw new MachineError(
         'BITMAP_INVALID',
-        `Bitmaps are of different sizes (destination size is ${this.sizeBytes} and source size is ${other.sizeBytes}) and can't be merged`,
+        `Bitmaps are of different sizes (destination size is ${this.sizeBytes}, source size is ${other.sizeBytes}) and can't be merged`,
       );
     }
     for (const [offset, end] of other.dirtyRanges()) this.set(offset, end - offset);
