@@ -25,4 +25,17 @@ describe('a file of a real QEMU is loaded, every page equal', () => {
       expect(Buffer.compare(found, expected.get(block.name)!)).toBe(0);
     }
   });
+
+  test.each(['10.0', '11.1'])('%s/mapped-ram, behind the guest', async (release) => {
+    const { stream } = loadFixture(release, 'mapped-ram');
+    const { ram, destination } = await loadFile(stream, ['mapped-ram', 'postcopy-ram']);
+    expect(destination.error).toBeUndefined();
+    expect(destination.counters.normalPages).toBeGreaterThan(60);
+    const expected = ramOf(stream);
+    for (const block of ram.blocks) {
+      expect(block.receivedCount()).toBe(block.pageCount);
+      const found = block.read(0, block.lengthBytes);
+      expect(Buffer.compare(found, expected.get(block.name)!)).toBe(0);
+    }
+  });
 });

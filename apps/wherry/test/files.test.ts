@@ -125,6 +125,30 @@ describe('a mapped-ram file', () => {
   });
 });
 
+test('a guest starts from a mapped-ram file at once, its pages follow', async () => {
+  const guest = ['--ram', 'pc.ram=128M', '--ram', 'hugemem=64M,page=2M', '--fill', '1'];
+  const busy = [...guest, '--vcpu', 'random,rate=0'];
+  const uri = `file:${await lab.path('guest')}`;
+  const source = await lab.host(busy);
+  await setCapabilities(source, ['background-snapshot', ...MAPPED]); // it would never converge
+  await source.client.execute('migrate', { uri });
+  await untilStatus(source, 'completed');
+  const destination = await load(busy, uri, [...MAPPED, 'postcopy-ram', 'events']);
+  const info = await untilStatus(destination, 'completed', 'postcopy-paused');
+  expect(info['error-desc']).toBeUndefined();
+  expect(destination.events).toEqual([
+    ...['MIGRATION setup', 'MIGRATION active', 'MIGRATION postcopy-active', 'RESUME'],
+    'MIGRATION completed',
+  ]);
+  const { faults, ...seen } = await destination.client.execute('x-wherry-guest');
+  expect(faults.count).toBeGreaterThan(10); // its vCPU ran into pages that were not there yet
+  expect(seen['normal-pages-received']).toBeGreaterThan(49_000);
+  await expectGuestRuns(destination);
+  await expect(destination.client.execute('migrate', { uri })).rejects.toThrow(
+    'Mapped-ram migration is incompatible with postcopy',
+  );
+});
+
 describe('a background snapshot', () => {
   const SNAPSHOT = ['background-snapshot'];
   // Without a limit: it writes each page long before the page's turn.

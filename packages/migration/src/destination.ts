@@ -120,6 +120,7 @@ export class DestinationMigration {
       await this.#readBeginning();
       this.#setStatus('active');
       await this.#readItems();
+      if (this.#loadsBehind) await this.#loadBehind();
     });
   }
 
@@ -139,7 +140,13 @@ export class DestinationMigration {
     this.#connection = this.#connect(transport);
     this.#connection.returnPathOpen = true;
     this.#setStatus('postcopy-recover');
-    return this.#drive(() => this.#readItems());
+    const mapped = this.#mapped;
+    if (mapped === undefined) return this.#drive(() => this.#readItems());
+    return this.#drive(async () => {
+      mapped.file = checkSeekable(transport);
+      this.#setStatus('postcopy-active');
+      await mapped.loadMissing(this.#options.guest);
+    });
   }
 
   #connect(transport: Transport): DestinationConnection {
@@ -220,7 +227,24 @@ export class DestinationMigration {
     const places = this.#ramLoad.takeMapped();
     if (places.length === 0) return;
     for (const { block, place } of places) await this.#mapped!.addBlock(block, place);
-    await this.#mapped!.loadAll();
+    if (!this.#loadsBehind) await this.#mapped!.loadAll();
+  }
+
+  /** Whether the guest is to run before its pages are loaded from the file. */
+  get #loadsBehind(): boolean {
+    const { capabilities } = this.#options;
+    return capabilities.has('mapped-ram') && capabilities.has('postcopy-ram');
+  }
+
+  /** Starts the guest with the pages that are zero, and loads the others behind it. @see QEMU's docs/devel/migration/fast-snapshot-load.rst, of releases after 11.1 */
+  async #loadBehind(): Promise<void> {
+    await this.#finishPrecopy();
+    this.#mapped!.placeZeroPages(this.#options.guest.ram);
+    this.#postcopy = 'running';
+    this.#keepDeviceStates();
+    this.#setStatus('postcopy-active');
+    this.#startGuest();
+    await this.#mapped!.loadMissing(this.#options.guest);
   }
 
   *#loadSection(reader: ByteReader, head: SectionHead, offset: number): Parser<void> {

@@ -1,27 +1,29 @@
-import { PageBitmap, type RamBlock, TARGET_PAGE_BYTES } from '@wherry/page-engine';
+import { type GuestRam, PageBitmap, type RamBlock, TARGET_PAGE_BYTES } from '@wherry/page-engine';
 import { type MappedRamPlace, mappedBitmapBytes } from '@wherry/stream';
+import type { GuestPort } from './guest-port.ts';
 import { MigrationError } from './migration-error.ts';
 import type { SeekableFile } from './transport.ts';
 
-/** Bytes that are read at once: so long a request of a vCPU may wait. */
-const READ_BYTES = 1024 * 1024;
+/** Pages that are read at once: so long a request of a vCPU may wait. */
+const READ_PAGES = 256;
 
 /** Loads the pages of a mapped-ram file, wherever in it they lie. @see read_ramblock_mapped_ram in QEMU's migration/ram.c */
 export class MappedRamLoad {
-  readonly #file: SeekableFile;
+  /** The file; another one in which the same is to be found, when the guest has to go on with that. */
+  file: SeekableFile;
   /** By block: which of its pages are in the file. The others are zero, as new memory is. */
   readonly #blocks = new Map<RamBlock, { place: MappedRamPlace; bitmap: PageBitmap }>();
   /** Pages that were read. */
   pages = 0;
 
   constructor(file: SeekableFile) {
-    this.#file = file;
+    this.file = file;
   }
 
   /** Takes up a block of the RAM list: reads which of its pages the file holds. @throws MigrationError */
   async addBlock(block: RamBlock, place: MappedRamPlace): Promise<void> {
     const bytes = new Uint8Array(mappedBitmapBytes(block.lengthBytes, TARGET_PAGE_BYTES));
-    const read = await this.#file.readAt(bytes, place.bitmapOffset);
+    const read = await this.#readAt(bytes, place.bitmapOffset, block);
     if (read < bytes.length) {
       throw this.#truncated(block, 'bitmap', place.bitmapOffset, bytes.length, read);
     }
@@ -32,25 +34,93 @@ export class MappedRamLoad {
 
   /** Loads all pages of all blocks. @throws MigrationError `RAM_RECORD_INVALID` */
   async loadAll(): Promise<void> {
-    for (const block of this.#blocks.keys()) await this.#load(block, 0, block.pageCount);
-  }
-
-  /** Loads those of a range of pages that the file holds. */
-  async #load(block: RamBlock, fromPage: number, toPage: number): Promise<void> {
-    const { place, bitmap } = this.#blocks.get(block)!;
-    for (const [first, end] of bitmap.runs(fromPage, toPage)) {
-      for (const { firstPage, bytes } of block.fillable(first, end)) {
-        for (let at = 0; at < bytes.length; at += READ_BYTES) {
-          const piece = bytes.subarray(at, at + READ_BYTES);
-          const offset = place.pagesOffset + firstPage * TARGET_PAGE_BYTES + at;
-          const read = await this.#file.readAt(piece, offset);
-          if (read < piece.length) {
-            const page = firstPage + Math.floor((at + read) / TARGET_PAGE_BYTES);
-            throw this.#truncated(block, `page ${page}`, offset, piece.length, read);
-          }
+    for (const [block, { bitmap }] of this.#blocks) {
+      for (const [first, end] of bitmap.runs()) {
+        for (let page = first; page < end; page += READ_PAGES) {
+          await this.#read(block, page, Math.min(page + READ_PAGES, end));
         }
       }
-      this.pages += end - first;
+    }
+  }
+
+  /** Makes those pages present that are zero: the others are what {@link MappedRamLoad.loadMissing} loads. */
+  placeZeroPages(ram: GuestRam): void {
+    for (const block of ram.blocks) {
+      let next = 0;
+      for (const [first, end] of this.#blocks.get(block)?.bitmap.runs() ?? []) {
+        block.markReceived(next, first);
+        next = end;
+      }
+      block.markReceived(next, block.pageCount);
+    }
+  }
+
+  /**
+   * Loads the pages that are missing while the guest runs: those first that it waits for.
+   *
+   * @throws MigrationError `RAM_RECORD_INVALID`; what was loaded stays, so that it can be called again
+   */
+  async loadMissing({ ram, faults }: Pick<GuestPort, 'ram' | 'faults'>): Promise<void> {
+    faults.repeat();
+    for (const block of this.#blocks.keys()) {
+      let next: number | undefined = 0;
+      while (next !== undefined) {
+        for (const { block: awaited, offsetBytes, lengthBytes } of faults.take()) {
+          let page: number | undefined = offsetBytes / TARGET_PAGE_BYTES;
+          const end = page + lengthBytes / TARGET_PAGE_BYTES;
+          while (page !== undefined) page = await this.#loadNext(awaited, page, end, ram);
+        }
+        next = await this.#loadNext(block, next, block.pageCount, ram);
+      }
+    }
+  }
+
+  /** Places the first missing pages of a range; returns the page behind them, undefined if there are none. */
+  async #loadNext(
+    block: RamBlock,
+    from: number,
+    to: number,
+    ram: GuestRam,
+  ): Promise<number | undefined> {
+    const missing = block.nextMissing(from, to);
+    if (missing === undefined) return undefined;
+    const end = Math.min(missing.to, missing.from + READ_PAGES);
+    await this.#read(block, missing.from, end);
+    block.markReceived(missing.from, end);
+    ram.faults.wakeAll();
+    return end;
+  }
+
+  /** Reads pages that the file holds into their memory. */
+  async #read(block: RamBlock, from: number, to: number): Promise<void> {
+    const { place } = this.#blocks.get(block)!;
+    for (const { firstPage, bytes } of block.fillable(from, to)) {
+      const offset = place.pagesOffset + firstPage * TARGET_PAGE_BYTES;
+      const read = await this.#readAt(bytes, offset, block);
+      if (read < bytes.length) {
+        const page = firstPage + Math.floor(read / TARGET_PAGE_BYTES);
+        throw this.#truncated(block, `page ${page}`, offset, bytes.length, read);
+      }
+    }
+    this.pages += to - from;
+  }
+
+  async #readAt(into: Uint8Array, offset: number, block: RamBlock): Promise<number> {
+    try {
+      return await this.file.readAt(into, offset);
+    } catch (cause) {
+      if (cause instanceof MigrationError) throw cause; // this side gave up
+      throw new MigrationError(
+        'RAM_RECORD_INVALID',
+        `(${block.name}) failed to read from file offset ${offset.toString(16)}`,
+        {
+          found: cause instanceof Error ? cause.message : String(cause),
+          offset,
+          path: ['ram', block.name],
+          likely: 'The disk under the file has failed, or its server cannot be reached',
+          cause,
+        },
+      );
     }
   }
 

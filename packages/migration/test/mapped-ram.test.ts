@@ -156,6 +156,82 @@ describe('a mapped-ram file', () => {
   });
 });
 
+describe('a mapped-ram file that is loaded behind the guest', () => {
+  const BEHIND = new Set<Capability>(['mapped-ram', 'postcopy-ram']);
+
+  /** Starts a guest from a file that gives 4 KiB in 1 ms, and fails as `fail` says. */
+  async function begin(seed: number, fail: (readBytes: number) => void = () => {}) {
+    const saved = await save(seed);
+    const { clock, common, file } = saved;
+    const guest = await SimulatedGuest.create({
+      ...{ ...common, name: 'destination', seed: seed + 50, writeEveryMs: 0.1 },
+    });
+    const statuses: string[] = [];
+    let readBytes = 0;
+    const destination = new DestinationMigration({
+      guest,
+      transport: file.open(0, async (bytes) => {
+        fail((readBytes += bytes));
+        await clock.sleep(bytes / 4096);
+      }),
+      clock,
+      capabilities: BEHIND,
+      onStatus: (status) => statuses.push(`${status} ${guest.running}`),
+    });
+    return { ...saved, guest, destination, statuses };
+  }
+
+  async function expectWhole(clock: VirtualClock, guest: SimulatedGuest): Promise<void> {
+    await clock.runUntil(guest.stop());
+    guest.checkAllPages();
+    expect(guest.violations).toEqual([]);
+  }
+
+  it.each([...Array(8).keys()])('runs before its pages are there, seed %i', async (seed) => {
+    const { clock, guest, destination, statuses, source } = await begin(seed);
+    const run = destination.run();
+    await clock.runUntil(until(clock, () => guest.running));
+    expect(guest.ram.blocks.some((block) => block.receivedCount() < block.pageCount)).toBe(true);
+    const before = guest.writes;
+    await clock.runUntil(run);
+    expect(destination.error).toBeUndefined();
+    expect(statuses).toEqual([
+      ...['setup false', 'active false', 'postcopy-active false', 'completed true'],
+    ]);
+    expect(guest.writes).toBeGreaterThan(before); // it ran meanwhile
+    expect(destination.deviceStates).toEqual(source.deviceStates);
+    await expectWhole(clock, guest);
+  });
+
+  it('pauses when the file fails, and goes on with it, or with a copy', async () => {
+    const { clock, guest, file, destination, statuses } = await begin(2, (bytes) => {
+      if (bytes > 500_000) throw new Error('EIO: i/o error, read');
+    });
+    await clock.runUntil(destination.run());
+    expect(destination.status).toBe('postcopy-paused');
+    expect(destination.error?.message).toMatch(
+      /^\(pc\.ram\) failed to read from file offset [0-9a-f]+: found EIO: i\/o error, read/,
+    );
+    expect(guest.running).toBe(true);
+    await clock.runUntil(clock.sleep(10));
+    const cutOff = new MemoryFile();
+    cutOff.bytes = file.bytes.slice(0, MIB + 300_000);
+    await clock.runUntil(destination.recover(cutOff.open()));
+    expect(destination.error?.message).toMatch(/\(pc\.ram\) failed to read page \d+ from file off/);
+    await clock.runUntil(destination.recover(file.open()));
+    expect(destination.error).toBeUndefined();
+    expect(statuses.slice(-3)).toEqual([
+      ...['postcopy-recover true', 'postcopy-active true', 'completed true'],
+    ]);
+    await expectWhole(clock, guest);
+  });
+});
+
+/** Waits for what becomes true, on the virtual clock. */
+async function until(clock: VirtualClock, isTrue: () => boolean): Promise<void> {
+  while (!isTrue()) await clock.sleep(0.1);
+}
+
 /** Where a block's header begins: behind its name and length. */
 function headerAt({ bytes }: MemoryFile, block = 'pc.ram'): number {
   return Buffer.from(bytes).indexOf(block, 30) + block.length + 8;

@@ -4,10 +4,11 @@ import type { Transport } from '../src/index.ts';
 export class MemoryFile {
   bytes: Uint8Array<ArrayBuffer> = new Uint8Array(0);
 
-  /** Opens it to write or read a stream from an offset on; a write takes as long as `wait` says. */
+  /** Opens it to write or read a stream from an offset on; each operation takes as long as `wait` says. */
   open(offset = 0, wait: (bytes: number) => Promise<void> = async () => {}): Transport {
     let position = offset;
     const readAt = async (into: Uint8Array, from: number): Promise<number> => {
+      await wait(into.length);
       const piece = this.bytes.subarray(from, from + into.length);
       into.set(piece);
       return piece.length;

@@ -111,6 +111,24 @@ export class RamBlock {
     });
   }
 
+  /** Finds the first pages of a range that are missing and lie in one segment; undefined if none is. @throws PageEngineError RANGE */
+  nextMissing(fromPage: number, toPage: number): { from: number; to: number } | undefined {
+    for (const { bank, segment, from, to } of this.#pieces(fromPage, toPage)) {
+      const first = bank.engine.nextClear(segment.receivedPtr, from, to) >>> 0;
+      if (first === to) continue;
+      const end = bank.engine.nextSet(segment.receivedPtr, first, to) >>> 0;
+      return { from: segment.firstPage + first, to: segment.firstPage + end };
+    }
+    return undefined;
+  }
+
+  /** Makes target pages present; vCPUs that wait learn of it through {@link FaultPort.wakeAll}. @throws PageEngineError RANGE */
+  markReceived(fromPage: number, toPage: number): void {
+    for (const { bank, segment, from, to } of this.#pieces(fromPage, toPage)) {
+      bank.engine.setRange(segment.receivedPtr, from, to);
+    }
+  }
+
   /** Tells whether a target page is present. */
   isReceived(page: number): boolean {
     return this.receivedCount(page, page + 1) === 1;
