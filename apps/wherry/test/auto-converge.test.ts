@@ -42,3 +42,18 @@ test('auto-converge ends it, and the guest runs at full speed there', async () =
   expect(report.comparison.equal).toBe(true);
   await expectGuestRuns(destination);
 });
+
+test('postcopy ends it: the guest runs there at once, its pages follow', async () => {
+  const [source, destination] = await lab.pair(GUEST);
+  const { code, stdout, stderr } = await lab.run([
+    ...['migrate', source.qmp, destination.qmp, 'tcp:127.0.0.1:0', ...SLOW],
+    ...['--auto-postcopy', '--json'],
+  ]);
+  expect([code, stderr]).toEqual([0, '']);
+  const report = JSON.parse(stdout);
+  expect(report.source.ram['postcopy-bytes']).toBeGreaterThan(0);
+  expect(report.faults.count).toBeGreaterThan(0);
+  expect(report.witness.violations).toBe(0);
+  expect(report.comparison.equal).toBe(true);
+  await expectGuestRuns(destination);
+});

@@ -54,10 +54,14 @@ export function setRange(bitmap: usize, from: u32, to: u32): void {
   }
 }
 
-export function clearRange(bitmap: usize, from: u32, to: u32): void {
+// Returns how many of the bits were set: each is seen by one thread alone that clears it.
+export function clearRange(bitmap: usize, from: u32, to: u32): u32 {
+  let cleared: u64 = 0;
   for (let base = from & ~63; base < to; base += 64) {
-    atomic.and<u64>(bitmap + (<usize>base >> 3), ~maskOf(base, from, to));
+    const mask = maskOf(base, from, to);
+    cleared += popcnt<u64>(atomic.and<u64>(bitmap + (<usize>base >> 3), ~mask) & mask);
   }
+  return <u32>cleared;
 }
 
 // Adds the bits of `from` in [first, end) to `into`.

@@ -4,7 +4,7 @@ import { PLAIN_WASM_BASE64, SHARED_WASM_BASE64 } from './engine-wasm.gen.ts';
 export interface Engine {
   addNew(into: number, from: number, pages: number): number;
   addRange(into: number, from: number, first: number, end: number): void;
-  clearRange(bitmap: number, from: number, to: number): void;
+  clearRange(bitmap: number, from: number, to: number): number;
   countSet(bitmap: number, from: number, to: number): number;
   findRuns(bitmap: number, from: number, to: number, out: number, most: number): number;
   nextClear(bitmap: number, from: number, to: number): number;

@@ -16,7 +16,10 @@ describe('PageBitmap', () => {
         const model = new Set<number>();
         for (const { isSet, range: each } of steps) {
           if (isSet) bitmap.set(...each);
-          else bitmap.clear(...each);
+          else {
+            const held = [...model].filter((page) => page >= each[0] && page < each[1]);
+            expect(bitmap.clear(...each)).toBe(held.length);
+          }
           for (let page = each[0]; page < each[1]; page++) {
             if (isSet) model.add(page);
             else model.delete(page);

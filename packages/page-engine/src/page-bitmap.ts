@@ -54,10 +54,14 @@ export class PageBitmap {
     this.#engine.setRange(BITMAP_PTR, from, to);
   }
 
-  /** Clears the bits of a range, of one page by default. @throws PageEngineError RANGE */
-  clear(from: number, to: number = from + 1): void {
+  /**
+   * Clears the bits of a range, of one page by default.
+   * @returns how many of them were set
+   * @throws PageEngineError RANGE
+   */
+  clear(from: number, to: number = from + 1): number {
     this.#check(from, to);
-    this.#engine.clearRange(BITMAP_PTR, from, to);
+    return this.#engine.clearRange(BITMAP_PTR, from, to) >>> 0;
   }
 
   /** Counts the bits that are set. @throws PageEngineError RANGE */

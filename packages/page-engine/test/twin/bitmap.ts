@@ -9,7 +9,7 @@ export function bitmapTwin(bank: TwinBank) {
     for (let page = from; page < to; page++) if (bank.has(bitmap, page) === isSet) return page;
     return to;
   };
-  const [setRange, clearRange] = [setTo(true), setTo(false)];
+  const setRange = setTo(true);
   const [nextSet, nextClear] = [next(true), next(false)];
   const countSet = (bitmap: number, from: number, to: number): number => {
     let count = 0;
@@ -20,7 +20,12 @@ export function bitmapTwin(bank: TwinBank) {
     for (let page = first; page < end; page++) if (bank.has(from, page)) bank.put(into, page, true);
   };
   return {
-    ...{ setRange, clearRange, nextSet, nextClear, countSet, addRange },
+    clearRange(bitmap: number, from: number, to: number): number {
+      const count = countSet(bitmap, from, to);
+      setTo(false)(bitmap, from, to);
+      return count;
+    },
+    ...{ setRange, nextSet, nextClear, countSet, addRange },
     addNew(into: number, from: number, pages: number): number {
       const before = countSet(into, 0, pages);
       addRange(into, from, 0, pages);
