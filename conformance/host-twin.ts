@@ -61,9 +61,10 @@ export function startQemu(
 /** Has QEMU write its own stream. */
 export async function streamOf(qemu: QemuProcess): Promise<Uint8Array> {
   // A file gives no return path, which postcopy wants.
-  await qemu.qmp.execute('migrate-set-capabilities', {
-    capabilities: [{ capability: 'postcopy-ram', state: false }],
-  });
+  const capabilities = (await qemu.qmp.execute('query-migrate-capabilities'))
+    .filter(({ capability, state }) => state && capability.startsWith('postcopy-'))
+    .map(({ capability }) => ({ capability, state: false }));
+  await qemu.qmp.execute('migrate-set-capabilities', { capabilities });
   await qemu.migrate('exec:cat > out.stream');
   return readFileSync(join(qemu.directory, 'out.stream'));
 }

@@ -66,6 +66,10 @@ describe('a host that runs a guest', () => {
         { capability: 'events', state: false },
         { capability: 'return-path', state: false },
         { capability: 'postcopy-ram', state: false },
+        { capability: 'x-ignore-shared', state: false },
+        { capability: 'background-snapshot', state: false },
+        { capability: 'postcopy-preempt', state: false },
+        { capability: 'mapped-ram', state: false },
       ],
       parameters: {
         'max-bandwidth': 134_217_728,
@@ -106,6 +110,10 @@ describe('a host that runs a guest', () => {
           { capability: 'events', state: true },
           { capability: 'return-path', state: false },
           { capability: 'postcopy-ram', state: false },
+          { capability: 'x-ignore-shared', state: false },
+          { capability: 'background-snapshot', state: false },
+          { capability: 'postcopy-preempt', state: false },
+          { capability: 'mapped-ram', state: false },
         ],
       },
       {

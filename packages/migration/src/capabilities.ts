@@ -1,6 +1,6 @@
 import { checkCapabilities, type MigrationRole } from './capability-rules.ts';
-import type { GuestPort } from './guest-port.ts';
 import { MigrationError } from './migration-error.ts';
+import type { SourceOptions } from './source-options.ts';
 
 /** The capabilities that this implementation honours. Others are refused by name. */
 export const CAPABILITIES = [
@@ -11,6 +11,7 @@ export const CAPABILITIES = [
   'postcopy-ram',
   'x-ignore-shared',
   'background-snapshot',
+  'postcopy-preempt',
   'mapped-ram',
 ] as const;
 
@@ -55,30 +56,33 @@ export function setCapabilities(
 }
 
 /**
- * Refuses capabilities that a guest was not made for.
+ * Refuses capabilities that a guest or its connection was not made for.
  *
  * @throws MigrationError `CAPABILITY_UNSUPPORTED`
  */
-export function checkGuestSupports(
-  capabilities: Capabilities,
-  { ram, setThrottle }: Pick<GuestPort, 'ram' | 'setThrottle'>,
-): void {
+export function checkSupported({ capabilities, guest, openChannel }: SourceOptions): void {
+  const { ram, setThrottle } = guest;
   const refuse = (capability: Capability, need: string, likely: string): never => {
-    throw new MigrationError(
-      'CAPABILITY_UNSUPPORTED',
-      `Capability '${capability}' needs a guest ${need}`,
-      { likely },
-    );
+    throw new MigrationError('CAPABILITY_UNSUPPORTED', `Capability '${capability}' needs ${need}`, {
+      likely,
+    });
   };
   if (capabilities.has('xbzrle') && ram.plan.options.xbzrleCacheBytes === 0) {
     refuse(
       'xbzrle',
-      'memory with room for a cache',
+      'a guest memory with room for a cache',
       'The guest memory was made without xbzrleCacheBytes',
     );
   }
   if (capabilities.has('auto-converge') && setThrottle === undefined) {
-    refuse('auto-converge', 'whose vCPUs can be slowed down', 'The guest has no setThrottle');
+    refuse(
+      'auto-converge',
+      'a guest whose vCPUs can be slowed down',
+      'The guest has no setThrottle',
+    );
+  }
+  if (capabilities.has('postcopy-preempt') && openChannel === undefined) {
+    refuse('postcopy-preempt', 'a connection more', 'The migration was made without openChannel');
   }
 }
 

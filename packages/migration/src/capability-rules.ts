@@ -35,6 +35,10 @@ const RULES: readonly Rule[] = [
     return other && `Background-snapshot is not compatible with ${other}`;
   },
   (on) =>
+    on('postcopy-preempt') && !on('postcopy-ram')
+      ? 'Postcopy preempt requires postcopy-ram'
+      : undefined,
+  (on) =>
     on('mapped-ram') && on('xbzrle')
       ? 'Mapped-ram migration is incompatible with xbzrle'
       : undefined,

@@ -15,9 +15,11 @@ import { DeviceRegistry } from '@wherry/vmstate';
 import { type Capabilities, checkConfiguredCapabilities } from './capabilities.ts';
 import type { Clock } from './clock.ts';
 import { DestinationConnection } from './destination-connection.ts';
+import { DestinationPreempt } from './destination-preempt.ts';
 import { deviceError } from './device-error.ts';
 import { GlobalState } from './global-state.ts';
 import type { GuestPort } from './guest-port.ts';
+import { type IncomingCounters, sumCounters } from './incoming-counters.ts';
 import { IncomingSections } from './incoming-sections.ts';
 import { MappedRamLoad } from './mapped-ram-load.ts';
 import { MigrationError } from './migration-error.ts';
@@ -27,6 +29,7 @@ import { checkPostcopyAdvice, type PostcopyAdvice } from './postcopy-advice.ts';
 import { checkCanPause, pausedByUser } from './postcopy-pause.ts';
 import { RamLoad } from './ram-load.ts';
 import { type DeviceState, encodeDevice } from './source-frames.ts';
+import type { OpenChannel } from './source-options.ts';
 import { recvBitmapBytes } from './source-recovery.ts';
 import { checkSeekable, type Transport } from './transport.ts';
 
@@ -36,6 +39,8 @@ export interface DestinationOptions {
   readonly guest: GuestPort;
   /** A connection from the source, owned by the migration from now on. */
   readonly transport: Transport;
+  /** Waits for the source's next connection; `postcopy-preempt` needs it. */
+  readonly acceptChannel?: OpenChannel;
   readonly clock: Clock;
   readonly capabilities: Capabilities;
   /** Whether the guest runs after its arrival when it ran before (QEMU without `-S`); default true. */
@@ -64,6 +69,9 @@ export class DestinationMigration {
   readonly #registry: DeviceRegistry;
   readonly #sections: IncomingSections;
   readonly #requests: PageRequests;
+  /** The channel for requested pages, with `postcopy-preempt`. */
+  readonly #preempt: DestinationPreempt | undefined;
+  #acceptChannel: OpenChannel | undefined;
   #connection: DestinationConnection;
   #mapped: MappedRamLoad | undefined;
   #status: MigrationStatus = 'none';
@@ -76,11 +84,22 @@ export class DestinationMigration {
   /** @throws VmstateError `REGISTRATION_INVALID` when two of the guest's devices have one section */
   constructor(options: DestinationOptions) {
     this.#options = options;
+    const { capabilities, clock } = options;
+    const { ram } = options.guest;
     this.#registry = new DeviceRegistry([this.#globalState.device, ...options.guest.devices]);
     this.#sections = new IncomingSections(this.#registry);
-    this.#receiver = new RamReceiver(options.guest.ram);
-    this.#ramLoad = new RamLoad(options.guest, this.#receiver, options.capabilities);
+    this.#receiver = new RamReceiver(ram);
+    this.#ramLoad = new RamLoad(options.guest, this.#receiver, capabilities);
     this.#requests = new PageRequests(options.guest.faults);
+    this.#acceptChannel = options.acceptChannel;
+    if (capabilities.has('postcopy-preempt')) {
+      this.#preempt = new DestinationPreempt({
+        ram,
+        clock,
+        onPlaced: () => {},
+        onBroken: (error) => this.abort(error),
+      });
+    }
     this.#connection = this.#connect(options.transport);
   }
 
@@ -96,21 +115,22 @@ export class DestinationMigration {
     return { status: this.#status, ...(message === undefined ? {} : { 'error-desc': message }) };
   }
   /** Pages that were received and requests that were sent. */
-  get counters(): RamReceiver['counters'] & { readonly requests: number } {
-    const { normalPages, ...others } = this.#receiver.counters;
+  get counters(): IncomingCounters {
     const mappedPages = this.#mapped?.pages ?? 0;
-    return { ...others, normalPages: normalPages + mappedPages, requests: this.#requests.count };
+    const { count } = this.#requests;
+    return sumCounters(this.#receiver.counters, this.#preempt?.counters, count, mappedPages);
   }
 
   /** Gives up: the connection is dropped, and what is under way fails with `reason`. */
   abort(reason: Error): void {
     this.#connection.destroy(reason);
+    void this.#preempt?.stop(reason);
   }
 
   /** Drops the connection of a postcopy: {@link DestinationMigration.recover} goes on. @throws MigrationError `STATE` */
   pause(): void {
     checkCanPause(this.#status);
-    this.#connection.destroy(pausedByUser());
+    this.abort(pausedByUser());
   }
 
   /** Runs the migration to its end, or to a pause; never rejects. The status says how it ended. */
@@ -129,15 +149,20 @@ export class DestinationMigration {
    * asks for what is here before it sends the rest.
    *
    * @param transport owned by the migration from now on
+   * @param acceptChannel waits for the source's next connection; default the one from the beginning
    * @throws MigrationError `STATE` when the migration is not paused
    */
-  async recover(transport: Transport): Promise<MigrationStatus> {
+  async recover(
+    transport: Transport,
+    acceptChannel: OpenChannel | undefined = this.#options.acceptChannel,
+  ): Promise<MigrationStatus> {
     if (this.#status !== 'postcopy-paused') {
       throw new MigrationError('STATE', 'Migrate recover can only be run when postcopy is paused.');
     }
     this.#error = undefined;
     this.#receiver.reset(); // a host page of which a part came comes again
     this.#connection = this.#connect(transport);
+    this.#acceptChannel = acceptChannel;
     this.#connection.returnPathOpen = true;
     this.#setStatus('postcopy-recover');
     const mapped = this.#mapped;
@@ -158,8 +183,10 @@ export class DestinationMigration {
     const connection = this.#connection;
     try {
       await read();
-      if (this.#postcopy === 'running') this.#expectAllPages();
-      else await this.#finishPrecopy();
+      if (this.#postcopy === 'running') {
+        await this.#preempt?.drained();
+        this.#expectAllPages();
+      } else await this.#finishPrecopy();
       // The guest is whole: it starts even when the source can no longer be told.
       await connection.answer({ name: 'shut', status: 0 }).catch(() => {});
       if (this.#postcopy !== 'running') {
@@ -171,6 +198,7 @@ export class DestinationMigration {
       this.#error = error as Error;
       if (this.#postcopy === 'running') {
         connection.destroy(this.#error);
+        await this.#preempt?.stop(this.#error);
         await this.#requests.stop();
         this.#setStatus('postcopy-paused');
         return this.#status;
@@ -179,6 +207,7 @@ export class DestinationMigration {
       this.#setStatus('failed');
     }
     await connection.close();
+    await this.#preempt?.stop(new MigrationError('STATE', 'The migration is over'));
     await this.#requests.stop();
     return this.#status;
   }
@@ -279,6 +308,7 @@ export class DestinationMigration {
         if (!capabilities.has('postcopy-ram'))
           throw this.#unexpected(command, 'postcopy-ram is off here', offset);
         this.#receiver.enterPostcopy();
+        await this.#preempt?.open(this.#acceptChannel);
         this.#requests.start(this.#connection);
         return;
       case 'postcopy-run':
@@ -415,6 +445,7 @@ export class DestinationMigration {
   /** The source knows what is missing: it may be asked for pages again. */
   async #resume(command: Command, offset: number): Promise<void> {
     this.#expectRecovery(command, offset);
+    await this.#preempt?.open(this.#acceptChannel);
     this.#setStatus('postcopy-active');
     await this.#connection.answer({ name: 'resume-ack', value: RESUME_ACK_VALUE });
     this.#requests.start(this.#connection);

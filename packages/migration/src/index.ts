@@ -21,7 +21,7 @@ export { DEFAULT_PARAMETERS, type Parameters, setParameters } from './parameters
 export { checkCanPause } from './postcopy-pause.ts';
 export { SourceMigration } from './source.ts';
 export type { DeviceState } from './source-frames.ts';
-export type { SourceOptions } from './source-options.ts';
+export type { OpenChannel, SourceOptions } from './source-options.ts';
 export type { StoredBlock, StoredGuestPort, StoredRange } from './stored-guest-port.ts';
 export { type StoredProgress, StoredSource, type StoredSourceOptions } from './stored-source.ts';
 export { notSeekable, type SeekableFile, type Transport } from './transport.ts';

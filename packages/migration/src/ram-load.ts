@@ -9,6 +9,7 @@ import {
 import {
   type MappedRamPlace,
   type RamListEntry,
+  type RamRecord,
   RamRecordReader,
   readRamList,
 } from '@wherry/stream';
@@ -22,7 +23,15 @@ interface MappedBlock {
   readonly place: MappedRamPlace;
 }
 
-/** Loads the bodies of `ram` sections: page records in WebAssembly, the others here. */
+/** What {@link RamLoad} may be told. */
+export interface RamLoadOptions {
+  /** Called after each step, in which pages may have become present. */
+  readonly onDecoded?: () => void;
+  /** What is read, for messages; default `ram`. */
+  readonly place?: string;
+}
+
+/** Loads the RAM records of a channel: page records in WebAssembly, the others here. */
 export class RamLoad {
   readonly #ram: GuestRam;
   readonly #receiver: RamReceiver;
@@ -31,15 +40,21 @@ export class RamLoad {
   readonly #records = new RamRecordReader(TARGET_PAGE_BYTES);
   #mapped: MappedBlock[] = [];
 
+  readonly #place: string;
+  readonly #onDecoded: () => void;
+
   constructor(
     guest: Pick<GuestPort, 'ram' | 'shared'>,
     receiver: RamReceiver,
     capabilities: Capabilities,
+    options: RamLoadOptions = {},
   ) {
     this.#ram = guest.ram;
     this.#receiver = receiver;
     this.#capabilities = capabilities;
     this.#ignored = ignoredBlocks(guest, capabilities);
+    this.#onDecoded = options.onDecoded ?? (() => {});
+    this.#place = options.place ?? 'ram';
   }
 
   /** Gives each block once of which the pages lie elsewhere in the file. */
@@ -73,24 +88,33 @@ export class RamLoad {
           this.#checkBlock(entry, withPageSizes, offset);
         }
       } else if ('block' in record) {
-        throw new MigrationError(
-          'RAM_RECORD_INVALID',
-          'A kind of RAM record is not supported here',
-          {
-            expected: isMapped
-              ? 'no page in the stream: mapped-ram keeps them elsewhere in the file'
-              : 'pages as they are, zero pages, or XBZRLE before postcopy',
-            found: record.kind,
-            offset: record.offset,
-            path: ['ram', record.block],
-            likely: isMapped
-              ? 'The file is damaged before this point'
-              : record.kind === 'xbzrle'
-                ? 'The source goes on with XBZRLE in postcopy, where no QEMU does'
-                : 'Turn compress off at the source',
-          },
+        throw this.#unsupported(
+          record,
+          isMapped
+            ? 'no page in the stream: mapped-ram keeps them elsewhere in the file'
+            : 'pages as they are, zero pages, or XBZRLE before postcopy',
+          isMapped
+            ? 'The file is damaged before this point'
+            : record.kind === 'xbzrle'
+              ? 'The source goes on with XBZRLE in postcopy, where no QEMU does'
+              : 'Turn compress off at the source',
         );
       }
+    }
+  }
+
+  /**
+   * Loads what a channel for requested pages brings, to its end mark.
+   *
+   * @throws MigrationError `RAM_RECORD_INVALID`, `CONNECTION_LOST` where it ends without a mark; StreamError
+   * @see ram_load_postcopy in QEMU's migration/ram.c
+   */
+  *loadRequested(reader: ByteReader): Parser<void> {
+    while (!(yield* this.#loadPages(reader)));
+    const record = yield* this.#records.read(reader);
+    if (record.kind !== 'eos') {
+      const likely = 'The source breaks the protocol: no QEMU sends this in postcopy';
+      throw this.#unsupported(record, 'pages as they are, or zero pages', likely);
     }
   }
 
@@ -98,6 +122,7 @@ export class RamLoad {
   *#loadPages(reader: ByteReader): Parser<boolean> {
     const result = this.#receiver.decode(reader.start, reader.end);
     reader.skip(result.consumed);
+    this.#onDecoded();
     if (result.error !== undefined) throw this.#recordError(reader.offset, result.error);
     if (result.status !== 'need-more') return true;
     const needed = Math.max(result.bytesNeeded, reader.available + 1);
@@ -106,6 +131,16 @@ export class RamLoad {
     if (reader.storage !== bytes) reader.moveTo(bytes); // the pages have come to another bank
     yield needed;
     return false;
+  }
+
+  #unsupported(record: RamRecord, expected: string, likely: string): MigrationError {
+    return new MigrationError('RAM_RECORD_INVALID', 'A kind of RAM record is not supported here', {
+      expected,
+      found: record.kind,
+      offset: record.offset,
+      path: [this.#place, ...('block' in record ? [record.block] : [])],
+      likely,
+    });
   }
 
   #checkBlock(entry: RamListEntry, withPageSizes: boolean, offset: number): void {
@@ -200,7 +235,7 @@ export class RamLoad {
       ...(expected === undefined ? {} : { expected }),
       ...(found === undefined ? {} : { found }),
       offset,
-      path: block === undefined ? ['ram'] : ['ram', block],
+      path: block === undefined ? [this.#place] : [this.#place, block],
       cause: error,
     });
   }
@@ -208,8 +243,9 @@ export class RamLoad {
   #truncated(reader: ByteReader): MigrationError {
     return new MigrationError('CONNECTION_LOST', 'The stream ends inside RAM', {
       offset: reader.offset + reader.available,
-      path: ['ram'],
-      likely: 'The source failed, was cancelled or lost its connection: its guest runs on',
+      path: [this.#place],
+      likely:
+        'The source failed, was cancelled or lost its connection: its guest runs on there, or in postcopy here',
     });
   }
 }

@@ -3,6 +3,7 @@ import type { ReturnPathMessage } from '@wherry/stream';
 import { InputChannel, OutputChannel } from './channels.ts';
 import type { Clock } from './clock.ts';
 import { MigrationError } from './migration-error.ts';
+import { SourcePreempt, type SourcePreemptOptions } from './source-preempt.ts';
 import type { Transport } from './transport.ts';
 
 /** How long to wait for the destination's last word once the connection breaks. */
@@ -14,13 +15,44 @@ export class SourceConnection {
   readonly input: InputChannel;
   readonly #transport: Transport;
   readonly #abort = new AbortController();
+  readonly #ponged = Promise.withResolvers<void>();
+  /** The channel for requested pages, with `postcopy-preempt`. */
+  readonly preempt: SourcePreempt | undefined;
   /** What the destination said at its end: 0 if it has the guest. */
   shut: number | undefined;
 
-  constructor(transport: Transport) {
+  /** @param preempt what a channel for requested pages needs, where there is to be one */
+  constructor(transport: Transport, preempt?: Omit<SourcePreemptOptions, 'onBroken'>) {
     this.#transport = transport;
     this.output = new OutputChannel(transport);
     this.input = new InputChannel(transport, 'return path');
+    if (preempt !== undefined) {
+      this.preempt = new SourcePreempt({ ...preempt, onBroken: (error) => this.stopWith(error) });
+    }
+    this.#ponged.promise.catch(() => {}); // nobody may wait
+  }
+
+  /** Bytes handed to the connections or gathered for them. */
+  get bytes(): number {
+    return this.output.bytes + (this.preempt?.bytes ?? 0);
+  }
+
+  /** Takes an answer to a PING. */
+  pong(): void {
+    this.#ponged.resolve();
+  }
+
+  /**
+   * Resolves once the channel for requested pages is there, if there is to be one. The destination has
+   * answered a PING then, so that it takes this connection for its second.
+   *
+   * @throws MigrationError `CONNECTION_LOST`
+   * @see migration_wait_main_channel in QEMU's migration/migration.c
+   */
+  async openPreempt(): Promise<void> {
+    if (this.preempt === undefined) return;
+    await this.#ponged.promise;
+    await this.preempt.ready();
   }
 
   /** Is aborted with what ends the connection. */
@@ -31,7 +63,9 @@ export class SourceConnection {
   /** Makes everything under way end with `reason`; the first reason stays. */
   stopWith(reason: Error): void {
     if (!this.signal.aborted) this.#abort.abort(reason);
+    this.#ponged.reject(reason);
     this.#transport.destroy(reason);
+    this.preempt?.stopWith(reason);
   }
 
   checkAborted(): void {
@@ -55,7 +89,9 @@ export class SourceConnection {
   /** Drops the connection; resolves when no buffer is in use any more. */
   async close(reason?: Error): Promise<void> {
     this.#transport.destroy(reason);
+    this.preempt?.stopWith(reason);
     await this.output.settled();
+    await this.preempt?.settled();
   }
 }
 

@@ -162,6 +162,19 @@ export class SourceFrames {
     }
   }
 
+  /** What the destination needs to run the guest, behind its length: it reads all of it before it begins. */
+  package(): void {
+    const content = new ByteWriter();
+    const frames = new SourceFrames(content, this.#machineType, this.#registry);
+    frames.command({ name: 'postcopy-listen' });
+    frames.devices();
+    this.#states.push(...frames.states);
+    frames.command({ name: 'ping', value: 3 });
+    frames.command({ name: 'postcopy-run' });
+    this.command({ name: 'packaged', lengthBytes: content.length });
+    this.#writer.raw(content.bytes);
+  }
+
   #device(device: Device): void {
     const { idstr, instanceId, version } = device;
     try {

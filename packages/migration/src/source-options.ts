@@ -5,11 +5,16 @@ import type { MigrationStatus } from './migration-info.ts';
 import type { Parameters } from './parameters.ts';
 import type { Transport } from './transport.ts';
 
+/** Opens a connection, which belongs to the caller then; the signal gives it up. */
+export type OpenChannel = (signal: AbortSignal) => Promise<Transport>;
+
 /** What a source's migration needs. */
 export interface SourceOptions {
   readonly guest: GuestPort;
   /** A connection to the destination, owned by the migration from now on. */
   readonly transport: Transport;
+  /** Opens a connection more to where `transport` leads; `postcopy-preempt` needs it. */
+  readonly openChannel?: OpenChannel;
   readonly clock: Clock;
   readonly capabilities: Capabilities;
   /** Gives the parameters as they are now: they may change while it runs. */

@@ -48,7 +48,7 @@ export class SourceRecovery<Block extends RecoverableBlock> {
 
   /** Goes through the handshake; resolves when pages may be sent. */
   async run(
-    { output, signal }: SourceConnection,
+    { output, signal, preempt }: SourceConnection,
     frames: Pick<SourceFrames, 'command'>,
   ): Promise<void> {
     signal.addEventListener('abort', () => {
@@ -59,6 +59,7 @@ export class SourceRecovery<Block extends RecoverableBlock> {
     for (const block of this.#awaited) frames.command({ name: 'recv-bitmap', block });
     await output.flush();
     await this.#bitmaps.promise;
+    if (preempt !== undefined) await preempt.ready();
     this.#isAckDue = true;
     frames.command({ name: 'postcopy-resume' });
     await output.flush();

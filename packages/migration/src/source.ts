@@ -1,11 +1,11 @@
-import { BytesError, ByteWriter } from '@wherry/bytes';
+import { BytesError } from '@wherry/bytes';
 import { type RamBlock, RamSender } from '@wherry/page-engine';
 import { type ReturnPathMessage, readReturnPathMessage } from '@wherry/stream';
 import { DeviceRegistry } from '@wherry/vmstate';
 import { AutoConverge } from './auto-converge.ts';
 import { saveRunningGuest } from './background-snapshot.ts';
 import { checkMigratable } from './blockers.ts';
-import { checkGuestSupports, configuredCapabilities, usesReturnPath } from './capabilities.ts';
+import { checkSupported, configuredCapabilities, usesReturnPath } from './capabilities.ts';
 import { RateLimit } from './channels.ts';
 import { GlobalState } from './global-state.ts';
 import { ignoredBlocks } from './guest-port.ts';
@@ -23,7 +23,8 @@ import {
   unexpected,
 } from './source-connection.ts';
 import { type DeviceState, SourceFrames } from './source-frames.ts';
-import type { Commitment, SourceOptions } from './source-options.ts';
+import type { Commitment, OpenChannel, SourceOptions } from './source-options.ts';
+import { hasEarlyPreempt } from './source-preempt.ts';
 import { recvBitmapBytes, SourceRecovery } from './source-recovery.ts';
 import { type SenderCounts, SourceStatistics } from './source-statistics.ts';
 import { checkSeekable, type Transport } from './transport.ts';
@@ -87,9 +88,10 @@ export class SourceMigration {
         : 0,
       runs: options.capabilities.has('mapped-ram'),
       ignored: ignoredBlocks(guest, options.capabilities),
+      preempt: options.capabilities.has('postcopy-preempt'),
     });
     this.#requested = new RequestedPages(guest.ram, this.#sender);
-    this.#connection = new SourceConnection(transport);
+    this.#connection = this.#connect(transport, options.openChannel);
     this.#registry = new DeviceRegistry([this.#globalState.device, ...guest.devices]);
     const { output } = this.#connection;
     this.#frames = new SourceFrames(output.frames, guest.machineType, this.#registry);
@@ -115,8 +117,19 @@ export class SourceMigration {
     return this.#options.capabilities.has('background-snapshot');
   }
 
+  #connect(transport: Transport, open: OpenChannel | undefined): SourceConnection {
+    const { capabilities, guest } = this.#options;
+    const preempt = { sender: this.#sender, open, onAwaited: () => this.#rate.interrupt() };
+    const connection = new SourceConnection(
+      transport,
+      capabilities.has('postcopy-preempt') ? preempt : undefined,
+    );
+    if (hasEarlyPreempt(guest.machineType)) connection.preempt?.connect();
+    return connection;
+  }
+
   get #streamBytes(): number {
-    return this.#bytesBefore + this.#connection.output.bytes;
+    return this.#bytesBefore + this.#connection.bytes;
   }
 
   get status(): MigrationStatus {
@@ -189,9 +202,13 @@ export class SourceMigration {
    * Goes on with a paused postcopy over a new connection, to its end or to the next pause.
    *
    * @param connecting the connection, owned by the migration; a rejection leaves the migration paused
+   * @param openChannel opens a connection more to there; default the one from the beginning
    * @throws MigrationError `STATE` when the migration is not paused
    */
-  async resume(connecting: Promise<Transport>): Promise<MigrationStatus> {
+  async resume(
+    connecting: Promise<Transport>,
+    openChannel: OpenChannel | undefined = this.#options.openChannel,
+  ): Promise<MigrationStatus> {
     if (this.#status !== 'postcopy-paused') {
       throw new MigrationError('STATE', 'Cannot resume if there is no paused migration');
     }
@@ -201,7 +218,7 @@ export class SourceMigration {
     try {
       const transport = await connecting;
       this.#bytesBefore = this.#streamBytes;
-      this.#connection = new SourceConnection(transport);
+      this.#connection = this.#connect(transport, openChannel);
     } catch (error) {
       this.#error = error as Error;
       this.#setStatus('postcopy-paused');
@@ -246,7 +263,7 @@ export class SourceMigration {
     const { guest, capabilities } = this.#options;
     const postcopy = capabilities.has('postcopy-ram');
     checkMigratable(guest);
-    checkGuestSupports(capabilities, guest);
+    checkSupported(this.#options);
     this.#guestWasRunning = guest.running;
     this.#sender.oweAll();
     this.#frames.begin(configuredCapabilities(capabilities));
@@ -280,7 +297,10 @@ export class SourceMigration {
   async #precopy(): Promise<boolean> {
     for (;;) {
       await this.#sendPart('part', PART_BYTES);
-      if (this.#postcopyRequested) return true;
+      if (this.#postcopyRequested) {
+        await this.#connection.openPreempt();
+        return true;
+      }
       const { 'downtime-limit': limitMs } = this.#options.parameters();
       if (
         this.#sender.owedBytes > this.#statistics.bytesWithin(limitMs) &&
@@ -347,7 +367,8 @@ export class SourceMigration {
   async #postcopy(): Promise<void> {
     this.#frames.discards(this.#sender.discards(), this.#options.guest.ram);
     this.#frames.command({ name: 'ping', value: 2 });
-    this.#sendPackage();
+    this.#frames.package();
+    this.deviceStates = this.#frames.states;
     this.#frames.command({ name: 'ping', value: 4 });
     this.#connection.checkAborted();
     this.#commitment = 'postcopy';
@@ -360,22 +381,18 @@ export class SourceMigration {
 
   /** Sends what is owed in postcopy, and the end of the stream. */
   async #sendOwed(): Promise<void> {
-    while (this.#sender.owedPages() > 0) await this.#sendPart('part', POSTCOPY_CHUNK_BYTES);
+    const { preempt, output } = this.#connection;
+    preempt?.serve(); // what was requested before
+    while (this.#sender.owedPages() > 0) {
+      if (this.#sender.hasNext) await this.#sendPart('part', POSTCOPY_CHUNK_BYTES);
+      else await preempt?.settled();
+      this.#connection.checkAborted();
+    }
+    await preempt?.settled();
     await this.#sendPart('end', Number.POSITIVE_INFINITY);
     this.#frames.end(false);
-    await this.#connection.output.flush();
-  }
-
-  #sendPackage(): void {
-    const content = new ByteWriter();
-    const frames = this.#frames.into(content);
-    frames.command({ name: 'postcopy-listen' });
-    frames.devices();
-    this.deviceStates = frames.states;
-    frames.command({ name: 'ping', value: 3 });
-    frames.command({ name: 'postcopy-run' });
-    this.#frames.command({ name: 'packaged', lengthBytes: content.length });
-    this.#connection.output.frames.raw(content.bytes);
+    await output.flush();
+    if (hasEarlyPreempt(this.#options.guest.machineType)) await preempt?.end();
   }
 
   /**
@@ -447,11 +464,13 @@ export class SourceMigration {
         return;
       case 'pong':
         if (message.value === 3) this.#packageLoaded = true;
+        this.#connection.pong();
         return;
       case 'req-pages':
         this.#requested.take(message, this.#commitment === 'postcopy', offset);
         this.#statistics.requests += 1;
-        this.#rate.interrupt();
+        if (this.#connection.preempt === undefined) this.#rate.interrupt();
+        else if (this.#status === 'postcopy-active') this.#connection.preempt.serve();
         return;
       case 'recv-bitmap':
         if (!isRecovering) throw unexpected(message);

@@ -40,7 +40,14 @@ export interface Scenario {
   readonly destinationCapabilities?: readonly Capability[];
   readonly paused?: boolean;
   /** Connections for as long as the migration is paused. */
-  readonly recoveries?: readonly Partial<NetworkOptions>[];
+  readonly recoveries?: readonly (Partial<NetworkOptions> & {
+    /** The channel for requested pages; default as the main one. */
+    readonly preempt?: Partial<NetworkOptions>;
+  })[];
+  /** The channel for requested pages; default as the main one. */
+  readonly preemptNetwork?: Partial<NetworkOptions>;
+  /** Nobody answers where a further connection goes. */
+  readonly refuseChannels?: boolean;
 }
 
 /** How it went. */
@@ -75,7 +82,33 @@ export async function simulate(scenario: Scenario): Promise<Outcome> {
   });
   const connect = (network: Partial<NetworkOptions> = {}): [Transport, Transport] =>
     virtualConnection(clock, { latencyMs: 0.3, bytesPerMs: 20_000, ...network });
+  /** Further connections, in the order in which they were opened. */
+  const channels = (network: Partial<NetworkOptions> = {}) => {
+    const opened: Transport[] = [];
+    let wake = (): void => {};
+    const openChannel = async (): Promise<Transport> => {
+      await clock.sleep(0.3);
+      if (scenario.refuseChannels) throw new Error('Connection refused');
+      const [there, here] = connect(network);
+      opened.push(here);
+      wake();
+      return there;
+    };
+    const acceptChannel = async (signal: AbortSignal): Promise<Transport> => {
+      for (;;) {
+        signal.throwIfAborted();
+        const transport = opened.shift();
+        if (transport !== undefined) return transport;
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+          signal.addEventListener('abort', () => resolve(), { once: true });
+        });
+      }
+    };
+    return { openChannel, acceptChannel };
+  };
   const [there, here] = connect(scenario.network);
+  const { openChannel, acceptChannel } = channels(scenario.preemptNetwork ?? scenario.network);
   const sourceStatuses: MigrationStatus[] = [];
   const destinationStatuses: MigrationStatus[] = [];
   const capabilities = new Set(scenario.capabilities);
@@ -88,6 +121,7 @@ export async function simulate(scenario: Scenario): Promise<Outcome> {
   const source = new SourceMigration({
     guest: sourceGuest,
     transport: there,
+    openChannel,
     clock,
     capabilities,
     parameters: () => parameters,
@@ -96,6 +130,7 @@ export async function simulate(scenario: Scenario): Promise<Outcome> {
   const destination = new DestinationMigration({
     guest: destinationGuest,
     transport: here,
+    acceptChannel,
     clock,
     capabilities: new Set(scenario.destinationCapabilities ?? scenario.capabilities),
     onStatus: (status) => destinationStatuses.push(status),
@@ -126,8 +161,12 @@ export async function simulate(scenario: Scenario): Promise<Outcome> {
     if (source.status !== 'postcopy-paused' || destination.status !== 'postcopy-paused') break;
     await clock.runUntil(clock.sleep(random(20))); // the guest goes on until it touches what is missing
     const [there, here] = connect(network);
+    const { openChannel, acceptChannel } = channels(network.preempt ?? network);
     await clock.runUntil(
-      Promise.all([source.resume(Promise.resolve(there)), destination.recover(here)]),
+      Promise.all([
+        source.resume(Promise.resolve(there), openChannel),
+        destination.recover(here, acceptChannel),
+      ]),
     );
   }
   await clock.runUntil(clock.sleep(100));

@@ -2,6 +2,7 @@ import { Worker } from 'node:worker_threads';
 import { type BlockGraph, Machine, type MachineOptions } from '@wherry/machine';
 import {
   type Capabilities,
+  type Capability,
   checkCanPause,
   checkCapabilities,
   checkMigratable,
@@ -14,6 +15,7 @@ import {
   type MigrationStatus,
   migrationBlockers,
   notSeekable,
+  type OpenChannel,
   type Parameters,
   SourceMigration,
   type Transport,
@@ -25,6 +27,7 @@ import { wallClock } from '../wall-clock.ts';
 import { type AddedDevice, addDevices, checkOnlyMigratable } from './added-devices.ts';
 import { type BlockJobEvent, BlockJobs } from './block-jobs.ts';
 import { type BlockOptions, openDisks } from './block-options.ts';
+import { checkChannels } from './check-channels.ts';
 import { startPopulator } from './populator.ts';
 import { checkPostcopySupported, type PostcopySupport } from './postcopy-support.ts';
 import { rehearseDevices } from './rehearse-devices.ts';
@@ -242,6 +245,7 @@ export class Host {
     const parsed = parseUri(uri);
     checkCapabilities(this.capabilities, 'source'); // it may have become one since they were set
     this.#checkSeekable(parsed);
+    checkChannels(this.capabilities, parsed);
     this.#source = undefined;
     this.#unconnected = undefined;
     this.#connecting = new AbortController();
@@ -250,7 +254,7 @@ export class Host {
     connect(parsed, { signal }).then(
       (transport) => {
         this.#connecting = undefined;
-        return this.#runSource(transport);
+        return this.#runSource(transport, parsed);
       },
       (error: Error) => {
         this.#connecting = undefined;
@@ -260,11 +264,12 @@ export class Host {
     );
   }
 
-  async #runSource(transport: Awaited<ReturnType<typeof connect>>): Promise<void> {
+  async #runSource(transport: Transport, uri: MigrationUri): Promise<void> {
     const { capabilities } = this;
     const source = new SourceMigration({
       guest: this.#guestPort(),
       transport,
+      openChannel: (signal) => connect(uri, { signal }),
       clock: wallClock,
       capabilities,
       parameters: () => this.parameters,
@@ -297,8 +302,11 @@ export class Host {
     if (this.#source?.status !== 'postcopy-paused') {
       throw new MigrationError('STATE', 'Cannot resume if there is no paused migration');
     }
-    const connecting = connect(parseUri(uri), { signal: this.#closing.signal });
-    void this.#source.resume(connecting).then((status) => this.#sourceEnded(status));
+    const parsed = parseUri(uri);
+    checkChannels(this.capabilities, parsed);
+    const connecting = connect(parsed, { signal: this.#closing.signal });
+    const openChannel: OpenChannel = (signal) => connect(parsed, { signal });
+    void this.#source.resume(connecting, openChannel).then((status) => this.#sourceEnded(status));
   }
 
   /** Listens for the source of an incoming postcopy that is paused; resolves once it listens. @throws MigrationError `STATE` */
@@ -307,6 +315,7 @@ export class Host {
     if (destination?.status !== 'postcopy-paused') {
       throw new MigrationError('STATE', 'Migrate recover can only be run when postcopy is paused.');
     }
+    checkChannels(this.capabilities, parseUri(uri));
     await this.#listener?.close(); // the last one counts
     const listener = await listen(uri, { signal: this.#closing.signal });
     this.#listener = listener;
@@ -320,9 +329,22 @@ export class Host {
     } catch {
       return; // it was closed: another one listens, or the host ends
     }
-    void listener.close();
     if (destination.status !== 'postcopy-paused') transport.destroy();
-    else this.#destinationEnded(await destination.recover(transport));
+    else {
+      const accepting = this.#acceptFurther(listener);
+      this.#destinationEnded(await destination.recover(transport, accepting));
+    }
+    await listener.close();
+  }
+
+  /** Keeps listening as long as the source has connections to open: others are refused, rather than left waiting for ever. */
+  #acceptFurther(listener: Listener): OpenChannel {
+    if (!this.capabilities.has('postcopy-preempt')) void listener.close();
+    return async (signal) => {
+      const transport = await listener.accept({ signal });
+      void listener.close();
+      return transport;
+    };
   }
 
   /** Drops the connection of a postcopy, out or in: it can go on over another one. @throws MigrationError `STATE` */
@@ -343,9 +365,11 @@ export class Host {
 
   /** Refuses postcopy where it is being switched on and this host could not receive by it. @throws MigrationError */
   checkPostcopy(next: Capabilities): void {
-    const isNew = next.has('postcopy-ram') && !this.capabilities.has('postcopy-ram');
-    if (isNew && this.#runState === 'inmigrate') {
-      checkPostcopySupported(this.machine.ram, this.#postcopySupport);
+    if (this.#runState !== 'inmigrate') return;
+    const isNew = (name: Capability): boolean => next.has(name) && !this.capabilities.has(name);
+    if (isNew('postcopy-ram')) checkPostcopySupported(this.machine.ram, this.#postcopySupport);
+    if (isNew('postcopy-preempt') && this.#incoming === 'begun') {
+      throw new MigrationError('STATE', 'Postcopy preempt must be set before incoming starts');
     }
   }
 
@@ -368,6 +392,7 @@ export class Host {
       throw new MigrationError('STATE', 'The incoming migration has already been started');
     }
     this.#checkSeekable(parseUri(uri));
+    checkChannels(this.capabilities, parseUri(uri));
     this.#incoming = 'begun';
     this.#exitOnError = exitOnError;
     try {
@@ -384,10 +409,10 @@ export class Host {
     const endPopulator = startPopulator(this.machine.ram);
     try {
       const transport = await listener.accept();
-      void listener.close(); // a second source is refused, rather than left waiting for ever
       const destination = new DestinationMigration({
         guest: this.#guestPort(),
         transport,
+        acceptChannel: this.#acceptFurther(listener),
         clock: wallClock,
         capabilities: this.capabilities,
         autostart: this.#autostart,

@@ -1,0 +1,16 @@
+import { type Capabilities, MigrationError } from '@wherry/migration';
+import type { MigrationUri } from '@wherry/transport';
+
+/**
+ * Refuses a URI that gives one connection where the capabilities need several.
+ *
+ * @throws MigrationError `CAPABILITY_CONFLICT`, with QEMU's text
+ * @see migration_channels_and_transport_compatible in QEMU's migration/migration.c
+ */
+export function checkChannels(capabilities: Capabilities, { kind }: MigrationUri): void {
+  if (!capabilities.has('postcopy-preempt') || kind === 'tcp' || kind === 'unix') return;
+  throw new MigrationError(
+    'CAPABILITY_CONFLICT',
+    'Migration requires multi-channel URIs (e.g. tcp)',
+  );
+}

@@ -1,0 +1,92 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import {
+  expectGuestRuns,
+  incomingPort,
+  Lab,
+  type RunningHost,
+  SMALL_GUEST,
+  untilStatus,
+} from './processes.ts';
+
+const lab = new Lab();
+afterEach(() => lab.close());
+
+const CAPABILITIES = [
+  { capability: 'events', state: true },
+  { capability: 'postcopy-ram', state: true },
+  { capability: 'postcopy-preempt', state: true },
+] as const;
+const GUEST = [...SMALL_GUEST, '--vcpu', 'random,rate=2000', '--vcpu', 'sequential,rate=500'];
+
+/** Hosts in a postcopy whose background alone would take half a minute. */
+async function inPostcopy(machine: string): Promise<[RunningHost, RunningHost]> {
+  const [source, destination] = await lab.pair([...GUEST, '--machine', machine]);
+  for (const { client } of [source, destination]) {
+    await client.execute('migrate-set-capabilities', { capabilities: [...CAPABILITIES] });
+  }
+  await source.client.execute('migrate-set-parameters', {
+    'max-bandwidth': 10_000_000,
+    'max-postcopy-bandwidth': 500_000,
+  });
+  await destination.client.execute('migrate-incoming', { uri: 'tcp:127.0.0.1:0' });
+  const uri = `tcp:127.0.0.1:${await incomingPort(destination)}`;
+  await source.client.execute('migrate', { uri });
+  await untilStatus(source, 'active');
+  await source.client.execute('migrate-start-postcopy');
+  await untilStatus(destination, 'postcopy-active');
+  await untilStatus(source, 'postcopy-active');
+  return [source, destination];
+}
+
+describe.each([
+  ['pc-q35-5.2', 'which has the channel from the beginning'],
+  ['pc-q35-10.0', 'which opens the channel with postcopy'],
+])('a machine %s, %s', (machine) => {
+  test('is moved with 4 KiB and 2 MiB pages, is paused and goes on, and no page is lost', async () => {
+    const [source, destination] = await inPostcopy(machine);
+    await source.client.execute('migrate-pause');
+    await untilStatus(source, 'postcopy-paused');
+    await untilStatus(destination, 'postcopy-paused');
+    expect(
+      Number((await destination.client.execute('x-wherry-guest')).faults.count),
+    ).toBeGreaterThan(0);
+
+    await destination.client.execute('migrate-recover', { uri: 'tcp:127.0.0.1:0' });
+    const uri = `tcp:127.0.0.1:${await incomingPort(destination)}`;
+    await source.client.execute('migrate', { uri, resume: true });
+    await untilStatus(source, 'postcopy-active');
+    await source.client.execute('migrate-set-parameters', { 'max-postcopy-bandwidth': 0 });
+    const { ram } = await untilStatus(source, 'completed');
+    await untilStatus(destination, 'completed');
+    expect(Number(ram?.['postcopy-requests'])).toBeGreaterThan(0);
+    expect(Number(ram?.remaining)).toBe(0);
+    await expectGuestRuns(destination);
+  });
+});
+
+describe('a channel for requested pages', () => {
+  const refusal = (client: RunningHost['client'], capabilities: readonly string[]) =>
+    client
+      .execute('migrate-set-capabilities', {
+        capabilities: capabilities.map((capability) => ({ capability, state: true })) as never,
+      })
+      .then(
+        () => 'accepted',
+        (error: Error) => error.message,
+      );
+
+  test('is refused without postcopy, over one connection, and once a host listens', async () => {
+    const [source, destination] = await lab.pair(GUEST);
+    expect(await refusal(source.client, ['postcopy-preempt'])).toContain(
+      'Postcopy preempt requires postcopy-ram',
+    );
+    await source.client.execute('migrate-set-capabilities', { capabilities: [...CAPABILITIES] });
+    await expect(source.client.execute('migrate', { uri: 'exec:cat' })).rejects.toThrow(
+      'Migration requires multi-channel URIs (e.g. tcp)',
+    );
+    await destination.client.execute('migrate-incoming', { uri: 'tcp:127.0.0.1:0' });
+    expect(await refusal(destination.client, ['postcopy-ram', 'postcopy-preempt'])).toContain(
+      'Postcopy preempt must be set before incoming starts',
+    );
+  });
+});
