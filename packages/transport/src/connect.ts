@@ -15,8 +15,17 @@ import {
 } from './migration-uri.ts';
 import { SocketReader } from './socket-reader.ts';
 import { describeFor, SocketTransport } from './socket-transport.ts';
+import { type ConnectTls, connectTls } from './tls-client.ts';
+import { describeTlsFor, tlsError } from './tls-error.ts';
+import { TlsReader } from './tls-reader.ts';
 import { fromSystemError, TransportError } from './transport-error.ts';
 import { type WaitOptions, wait } from './waiting.ts';
+
+/** Options of {@link connect}. */
+export interface ConnectOptions extends WaitOptions {
+  /** Speaks TLS over the connection; for tcp and unix. */
+  readonly tls?: ConnectTls | undefined;
+}
 
 /**
  * Opens the outgoing end of a channel: connects a socket, starts the command, or creates the file.
@@ -27,10 +36,13 @@ import { type WaitOptions, wait } from './waiting.ts';
  */
 export async function connect(
   uri: string | MigrationUri,
-  options: WaitOptions = {},
+  options: ConnectOptions = {},
 ): Promise<Transport> {
   const parsed = typeof uri === 'string' ? parseUri(uri) : uri;
-  if (parsed.kind !== 'tcp' && parsed.kind !== 'unix') return open(parsed, 'outgoing', options);
+  if (parsed.kind !== 'tcp' && parsed.kind !== 'unix') {
+    if (options.tls !== undefined) throw noTls(parsed);
+    return open(parsed, 'outgoing', options);
+  }
   if (parsed.kind === 'tcp' && (parsed.port === 0 || parsed.toPort !== undefined)) {
     throw new TransportError('BAD_URI', 'A tcp URI to connect to names one port', {
       found: formatUri(parsed),
@@ -40,8 +52,27 @@ export async function connect(
   return connectStream(parsed, options);
 }
 
-function connectStream(uri: TcpUri | UnixUri, options: WaitOptions): Promise<Transport> {
+/** Makes the refusal of TLS where there is no socket to speak it over. */
+export function noTls(uri: MigrationUri): TransportError {
+  return tlsError(
+    `${formatUri(uri)} cannot carry TLS`,
+    'Use tcp: or unix:, or leave tls-creds away',
+  );
+}
+
+function connectStream(uri: TcpUri | UnixUri, options: ConnectOptions): Promise<Transport> {
   const place = formatUri(uri);
+  const { tls } = options;
+  if (tls !== undefined) {
+    const host = uri.kind === 'tcp' ? uri.host || 'localhost' : undefined;
+    return wait(`Connecting to ${place}`, options, (resolve, reject) => {
+      const accept = (socket: Socket): void => {
+        if (uri.kind === 'tcp') socket.setNoDelay().setKeepAlive(uri.keepAlive === true);
+        resolve(new SocketTransport(socket, new TlsReader(), place, describeTlsFor(place)));
+      };
+      return connectTls(address(uri), host, tls, place, accept, reject);
+    });
+  }
   return wait(`Connecting to ${place}`, options, (resolve, reject) => {
     const reader = new SocketReader(describeFor(place));
     const options: SocketConnectOpts = address(uri);

@@ -1,5 +1,5 @@
-export { connect } from './connect.ts';
-export { type Listener, listen } from './listen.ts';
+export { type ConnectOptions, connect } from './connect.ts';
+export { type Listener, type ListenerOptions, listen } from './listen.ts';
 export {
   type ExecUri,
   type FdUri,
@@ -10,5 +10,11 @@ export {
   type TcpUri,
   type UnixUri,
 } from './migration-uri.ts';
+export type { ConnectTls } from './tls-client.ts';
+export {
+  loadTlsCredentials,
+  type TlsCredentials,
+  type TlsCredentialsOptions,
+} from './tls-credentials.ts';
 export { TransportError, type TransportErrorCode } from './transport-error.ts';
 export type { WaitOptions } from './waiting.ts';

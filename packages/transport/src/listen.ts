@@ -10,7 +10,7 @@ import {
 } from 'node:net';
 import type { Transport } from '@wherry/migration';
 import { AcceptQueue } from './accept-queue.ts';
-import { open } from './connect.ts';
+import { noTls, open } from './connect.ts';
 import {
   formatUri,
   type MigrationUri,
@@ -20,6 +20,10 @@ import {
 } from './migration-uri.ts';
 import { SocketReader } from './socket-reader.ts';
 import { adoptSocket, describeFor, SocketTransport } from './socket-transport.ts';
+import type { TlsCredentials } from './tls-credentials.ts';
+import { describeTlsFor } from './tls-error.ts';
+import { TlsReader } from './tls-reader.ts';
+import { TlsAcceptor } from './tls-server.ts';
 import { TransportError } from './transport-error.ts';
 import { wait } from './waiting.ts';
 
@@ -31,31 +35,39 @@ export interface Listener {
    * Waits for the next connection, in the order in which they came. It belongs to the caller.
    *
    * @throws TransportError `ABORTED` by the signal or by `close`; `UNSUPPORTED` for a second one of
-   *   exec, fd or file
+   *   exec, fd or file; `TLS_FAILED` when a handshake failed while it waited: another accept goes on
    */
   accept(options?: { readonly signal?: AbortSignal | undefined }): Promise<Transport>;
   /** Stops listening, drops connections that nobody has accepted, removes a unix socket. Idempotent. */
   close(): Promise<void>;
 }
 
+/** Options of {@link listen}. */
+export interface ListenerOptions {
+  /** Closes the listener. */
+  readonly signal?: AbortSignal | undefined;
+  /** Speaks TLS over the connections, with credentials for the endpoint `server`; for tcp and unix. */
+  readonly tls?: TlsCredentials | undefined;
+}
+
 /**
  * Opens the incoming end of a channel: listens on a socket, starts the command, or opens the file.
  *
  * @param uri as `-incoming` takes it, or parsed
- * @param options `signal` closes the listener
  * @returns a listener, owned by the caller: `close` frees it
  * @throws TransportError when it cannot be opened; the codes say why
  */
 export async function listen(
   uri: string | MigrationUri,
-  options: { readonly signal?: AbortSignal | undefined } = {},
+  options: ListenerOptions = {},
 ): Promise<Listener> {
-  const { signal } = options;
+  const { signal, tls } = options;
   const parsed = typeof uri === 'string' ? parseUri(uri) : uri;
-  const listener =
-    parsed.kind === 'tcp' || parsed.kind === 'unix'
-      ? await listenOnSocket(parsed, signal)
-      : offerOne(formatUri(parsed), await open(parsed, 'incoming', { signal }));
+  const isSocket = parsed.kind === 'tcp' || parsed.kind === 'unix';
+  if (!isSocket && tls !== undefined) throw noTls(parsed);
+  const listener = isSocket
+    ? await listenOnSocket(parsed, signal, tls)
+    : offerOne(formatUri(parsed), await open(parsed, 'incoming', { signal }));
   const onAbort = (): void => void listener.close();
   signal?.addEventListener('abort', onAbort, { once: true });
   const close = (): Promise<void> => {
@@ -79,9 +91,22 @@ function offerOne(uri: string, transport: Transport): Listener {
 async function listenOnSocket(
   uri: TcpUri | UnixUri,
   signal: AbortSignal | undefined,
+  tls: TlsCredentials | undefined,
 ): Promise<Listener> {
   const place = formatUri(uri);
   const queue = new AcceptQueue(place);
+  let bound = place;
+  const acceptor =
+    tls === undefined
+      ? undefined
+      : new TlsAcceptor(tls, {
+          place: () => bound,
+          onSecure: (socket) => {
+            const describe = describeTlsFor(bound);
+            queue.push(new SocketTransport(socket, new TlsReader(), bound, describe));
+          },
+          onFail: (reason) => queue.fail(reason),
+        });
   const server = createServer({
     pauseOnConnect: true,
     allowHalfOpen: true,
@@ -89,22 +114,27 @@ async function listenOnSocket(
     keepAlive: uri.kind === 'tcp' && uri.keepAlive === true,
   });
   server.on('connection', (raw) => {
-    const bound = boundPlace(uri, server);
+    if (acceptor !== undefined) {
+      acceptor.accept(adoptSocket(raw));
+      return;
+    }
     const reader = new SocketReader(describeFor(bound));
     queue.push(new SocketTransport(adoptSocket(raw, reader), reader, bound));
   });
   if (uri.kind === 'tcp') await listenOnPort(server, uri, signal);
   else await listenOnPath(server, uri, signal);
+  bound = boundPlace(uri, server);
   server.on('error', (error) => queue.fail(describeFor(place)(error)));
 
   let closing: Promise<void> | undefined;
   return {
-    uri: boundPlace(uri, server),
+    uri: bound,
     accept: ({ signal } = {}) => queue.take(signal),
     close: () => {
       closing ??= new Promise((resolve) => {
         server.close(() => resolve());
         queue.close();
+        acceptor?.close();
       });
       return closing;
     },

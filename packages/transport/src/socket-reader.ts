@@ -1,5 +1,6 @@
 import { readSync } from 'node:fs';
 import type { OnReadOpts, Socket } from 'node:net';
+import type { ConnectionReader } from './socket-transport.ts';
 import { TransportError } from './transport-error.ts';
 
 /** Bytes that one wake-up moves through the parking buffer; the rest of a read goes straight. */
@@ -12,7 +13,7 @@ const PARKING_BYTES = 32 * 1024;
  * buffer. When that came full there is more waiting, and the same turn reads it from the
  * (non-blocking) descriptor straight into the caller's buffer: a large read copies 32 KiB of it.
  */
-export class SocketReader {
+export class SocketReader implements ConnectionReader {
   readonly onread: OnReadOpts;
   readonly #parking: Buffer = Buffer.allocUnsafeSlow(PARKING_BYTES);
   #parkedStart = 0;

@@ -4,15 +4,34 @@ import type { SocketReader } from './socket-reader.ts';
 import { SocketWriter } from './socket-writer.ts';
 import { fromSystemError, TransportError } from './transport-error.ts';
 
-/** One connected stream socket. */
+/** What reads a socket for its transport. */
+export interface ConnectionReader {
+  /** Starts to read. */
+  attach(socket: Socket): void;
+  /** Implements Transport.read. */
+  read(into: Uint8Array): Promise<number>;
+  /** Rejects the read under way and those to come, after the bytes that have arrived. */
+  fail(reason: Error): void;
+  /** Rejects as `fail` does, and drops the bytes that have arrived. */
+  destroy(reason: Error): void;
+}
+
+/** One connected stream socket, plain or with TLS. */
 export class SocketTransport implements Transport {
   readonly #socket: Socket;
-  readonly #reader: SocketReader;
+  readonly #reader: ConnectionReader;
   readonly #writer: SocketWriter;
 
-  /** @param socket made with the `onread` of `reader` */
-  constructor(socket: Socket, reader: SocketReader, place: string) {
-    const describe = describeFor(place);
+  /**
+   * @param socket made with the `onread` of `reader`, where that is a {@link SocketReader}
+   * @param describe turns its errors into those that readers and writers get
+   */
+  constructor(
+    socket: Socket,
+    reader: ConnectionReader,
+    place: string,
+    describe: (error: unknown) => Error = describeFor(place),
+  ) {
     this.#socket = socket;
     this.#reader = reader;
     this.#writer = new SocketWriter(socket, describe);
@@ -45,12 +64,17 @@ export class SocketTransport implements Transport {
   }
 }
 
-/** Takes over the connection of a socket that Node made without an `onread`, which it makes unusable. */
-export function adoptSocket(raw: Socket, reader: SocketReader): Socket {
+/**
+ * Takes over the connection of a socket that Node made without an `onread`, which it makes unusable.
+ *
+ * @param reader reads it; without one it is read as any socket
+ */
+export function adoptSocket(raw: Socket, reader?: SocketReader): Socket {
   // A server and a child process hand out ready sockets. Their handle is no public property, but
   // there is no other way to read into a given buffer from them.
   const inner = raw as unknown as { _handle: unknown };
-  const options = { handle: inner._handle, onread: reader.onread, allowHalfOpen: true };
+  const onread = reader === undefined ? {} : { onread: reader.onread };
+  const options = { handle: inner._handle, ...onread, allowHalfOpen: true };
   const socket = new Socket({ ...options, manualStart: true } as object);
   inner._handle = null;
   raw.destroy();

@@ -11,6 +11,10 @@ export type TransportErrorCode =
   | 'TIMEOUT'
   | 'ABORTED'
   | 'COMMAND_FAILED'
+  /** Files of certificates or keys that are missing, out of date, or no such thing. */
+  | 'BAD_CREDENTIALS'
+  /** The TLS handshake: another CA, an expired certificate, another name, a side without TLS. */
+  | 'TLS_FAILED'
   /** The kind of channel cannot do this: write to a file that is being read, accept a second time. */
   | 'UNSUPPORTED'
   /** A file could not be read or written: no space left, a directory, a failing disk. */

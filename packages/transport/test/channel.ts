@@ -3,7 +3,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Transport } from '@wherry/migration';
 import { onTestFinished } from 'vitest';
-import { connect, type Listener, listen } from '../src/index.ts';
+import {
+  type ConnectTls,
+  connect,
+  type Listener,
+  listen,
+  loadTlsCredentials,
+  type TlsCredentials,
+} from '../src/index.ts';
 
 /** Makes a folder that lives as long as the test. */
 export function testFolder(): string {
@@ -12,17 +19,38 @@ export function testFolder(): string {
   return folder;
 }
 
+/** TLS for both ends of a connection. */
+export interface TestTls {
+  readonly server: TlsCredentials;
+  readonly client: ConnectTls;
+}
+
+/** The folder of a set of credentials that tests have. */
+export function tlsFolder(name: string): string {
+  return join(import.meta.dirname, 'fixtures', 'tls', name);
+}
+
+/** Loads credentials that fit together, for a name that is in the certificate. */
+export async function testTls(name: string): Promise<TestTls> {
+  const dir = tlsFolder(name);
+  const [server, credentials] = await Promise.all([
+    loadTlsCredentials({ dir, endpoint: 'server' }),
+    loadTlsCredentials({ dir, endpoint: 'client' }),
+  ]);
+  return { server, client: { credentials, hostname: 'destination.example' } };
+}
+
 /** Listens for as long as the test runs. */
-export async function testListener(uri: string): Promise<Listener> {
-  const listener = await listen(uri);
+export async function testListener(uri: string, tls?: TestTls): Promise<Listener> {
+  const listener = await listen(uri, { tls: tls?.server });
   onTestFinished(() => listener.close());
   return listener;
 }
 
 /** Makes both ends of a socket connection: the one that connected and the one that accepted. */
-export async function testPair(uri: string): Promise<[Transport, Transport]> {
-  const listener = await testListener(uri);
-  const ends = await Promise.all([connect(listener.uri), listener.accept()]);
+export async function testPair(uri: string, tls?: TestTls): Promise<[Transport, Transport]> {
+  const listener = await testListener(uri, tls);
+  const ends = await Promise.all([connect(listener.uri, { tls: tls?.client }), listener.accept()]);
   onTestFinished(() => {
     for (const end of ends) end.destroy();
   });

@@ -4,20 +4,33 @@ import { Socket } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { connect, listen, TransportError } from '../src/index.ts';
-import { pattern, readAll, testFolder, testListener, testPair } from './channel.ts';
+import {
+  pattern,
+  readAll,
+  type TestTls,
+  testFolder,
+  testListener,
+  testPair,
+  testTls,
+} from './channel.ts';
 
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString();
 const bytes = (value: string): Uint8Array => Buffer.from(value);
-const kinds = ['tcp', 'tcp6', 'unix'] as const;
+const kinds = ['tcp', 'tcp6', 'unix', 'tls x509', 'tls psk', 'tls over unix'] as const;
 
 function address(kind: (typeof kinds)[number]): string {
-  if (kind === 'unix') return `unix:${join(testFolder(), 'socket')}`;
-  return kind === 'tcp' ? 'tcp:127.0.0.1:0' : 'tcp:[::1]:0';
+  if (kind.endsWith('unix')) return `unix:${join(testFolder(), 'socket')}`;
+  return kind === 'tcp6' ? 'tcp:[::1]:0' : 'tcp:127.0.0.1:0';
+}
+
+async function tlsOf(kind: (typeof kinds)[number]): Promise<TestTls | undefined> {
+  if (!kind.startsWith('tls')) return undefined;
+  return testTls(kind === 'tls psk' ? 'psk' : 'good');
 }
 
 describe.each(kinds)('%s', (kind) => {
   it('carries bytes both ways, at the same time', async () => {
-    const [a, b] = await testPair(address(kind));
+    const [a, b] = await testPair(address(kind), await tlsOf(kind));
     const there = pattern(3_000_001, 7);
     const back = pattern(2_000_003, 9);
     const send = async (to: typeof a, data: Uint8Array): Promise<void> => {
@@ -30,7 +43,7 @@ describe.each(kinds)('%s', (kind) => {
   });
 
   it('keeps the other direction open after an end', async () => {
-    const [a, b] = await testPair(address(kind));
+    const [a, b] = await testPair(address(kind), await tlsOf(kind));
     await a.write(bytes('ping'));
     await a.end();
     expect(text(await readAll(b))).toBe('ping');
@@ -42,7 +55,7 @@ describe.each(kinds)('%s', (kind) => {
   });
 
   it('destroy rejects the read and the write under way with its reason, once', async () => {
-    const [a, b] = await testPair(address(kind));
+    const [a, b] = await testPair(address(kind), await tlsOf(kind));
     const reason = new Error('the test wants it');
     const read = a.read(new Uint8Array(10));
     const write = a.write(new Uint8Array(64 * 1024 * 1024));
@@ -58,7 +71,7 @@ describe.each(kinds)('%s', (kind) => {
   });
 
   it('says that the connection is lost when writing to a peer that is gone', async () => {
-    const [a, b] = await testPair(address(kind));
+    const [a, b] = await testPair(address(kind), await tlsOf(kind));
     b.destroy();
     const write = async (): Promise<void> => {
       for (;;) await a.write(new Uint8Array(1024 * 1024));
@@ -70,10 +83,11 @@ describe.each(kinds)('%s', (kind) => {
   });
 
   it('serves several connections of one listener in order', async () => {
-    const listener = await testListener(address(kind));
+    const tls = await tlsOf(kind);
+    const listener = await testListener(address(kind), tls);
     const clients = [];
     for (const name of ['main', 'preempt', 'third']) {
-      const client = await connect(listener.uri);
+      const client = await connect(listener.uri, { tls: tls?.client });
       onTestFinished(() => client.destroy());
       await client.write(bytes(name));
       clients.push(client);
@@ -87,7 +101,7 @@ describe.each(kinds)('%s', (kind) => {
   });
 
   it('allows one read and one write at a time', async () => {
-    const [a, b] = await testPair(address(kind));
+    const [a, b] = await testPair(address(kind), await tlsOf(kind));
     const first = a.read(new Uint8Array(1));
     await expect(a.read(new Uint8Array(1))).rejects.toMatchObject({ code: 'BUSY' });
     const write = a.write(new Uint8Array(32 * 1024 * 1024));
@@ -101,14 +115,24 @@ describe.each(kinds)('%s', (kind) => {
 
 describe('buffers', () => {
   it.each([
-    ['plain', (pages: number) => new WebAssembly.Memory({ initial: pages }).buffer],
+    ['plain', undefined, (pages: number) => new WebAssembly.Memory({ initial: pages }).buffer],
     [
       'shared',
+      undefined,
       (pages: number) =>
         new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }).buffer,
     ],
-  ])('reads into and writes from views of %s WebAssembly memory', async (_, memory) => {
-    const [a, b] = await testPair('tcp:127.0.0.1:0');
+    [
+      'shared, with TLS,',
+      'good',
+      (pages: number) =>
+        new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }).buffer,
+    ],
+  ])('reads into and writes from views of %s WebAssembly memory', async (_, tls, memory) => {
+    const [a, b] = await testPair(
+      'tcp:127.0.0.1:0',
+      tls === undefined ? undefined : await testTls(tls),
+    );
     const data = pattern(1_500_001);
     const from = new Uint8Array(memory(64), 4097, data.length);
     from.set(data);
@@ -129,8 +153,12 @@ describe('buffers', () => {
     expect(storage[65537 + data.length]).toBe(0xee);
   });
 
-  it('keeps every byte in order, whatever the sizes of writes and reads', async () => {
-    const [a, b] = await testPair(`unix:${join(testFolder(), 's')}`);
+  it.each([
+    ['plain', undefined],
+    ['TLS', 'good'],
+  ])('keeps every byte in order, whatever the sizes of writes and reads: %s', async (_, tls) => {
+    const uri = `unix:${join(testFolder(), 's')}`;
+    const [a, b] = await testPair(uri, tls === undefined ? undefined : await testTls(tls));
     const data = pattern(24 * 1024 * 1024 + 13);
     const sizes = [1, 13, 32768, 32767, 32769, 4096, 1_000_003, 65536, 2_500_000, 7];
     const send = async (): Promise<void> => {
