@@ -38,7 +38,7 @@ const MEANINGS: readonly (readonly [pattern: RegExp, what: string, likely: strin
   [
     /CERTIFICATE_REQUIRED|PEER_DID_NOT_RETURN|NO_PEER_CERT/,
     'wants a certificate, and none was shown',
-    'Put client-cert.pem and client-key.pem into the client’s folder',
+    'The client’s folder needs client-cert.pem and client-key.pem, of the CA that the server knows: one of another CA is not even shown',
   ],
   [
     /BAD_CERTIFICATE|ALERT_CERTIFICATE_UNKNOWN|ALERT_ACCESS_DENIED|UNSUPPORTED_CERTIFICATE/,

@@ -1,5 +1,11 @@
 import { WherryError } from '@wherry/bytes';
-import { type Listener, listen, TransportError } from '@wherry/transport';
+import {
+  type Listener,
+  listen,
+  loadTlsCredentials,
+  type TlsCredentials,
+  TransportError,
+} from '@wherry/transport';
 import { Command } from 'commander';
 import { CliError } from '../cli-error.ts';
 import { type Diagnosis, diagnose, formatDiagnosis } from '../inspect/diagnosis.ts';
@@ -13,6 +19,7 @@ import { formatReceiveReport, type ReceiveReport, reportOf } from './report.ts';
 
 interface ReceiveFlags {
   readonly switchoverAck?: boolean;
+  readonly tlsCreds?: string;
   readonly json?: boolean;
 }
 
@@ -23,6 +30,10 @@ export function receiveCommand(): Command {
     .argument('<uri>', 'where to listen: tcp:HOST:PORT (port 0 takes a free one) or unix:PATH')
     .argument('<file>', 'the file to keep the guest in; it appears when the guest is whole')
     .option('--switchover-ack', 'acknowledge the switchover: the source has switchover-ack on')
+    .option(
+      '--tls-creds <dir>',
+      'take TLS connections alone: the folder of QEMU’s tls-creds-x509 or tls-creds-psk',
+    )
     .option('--json', 'print one JSON object at the end')
     .addHelpText(
       'after',
@@ -39,7 +50,7 @@ Load the file with the same QEMU command line (9.0 or newer), -incoming defer, a
 async function receiveUntilSignal(
   uri: string,
   path: string,
-  { json: isJson = false, switchoverAck = false }: ReceiveFlags,
+  { json: isJson = false, switchoverAck = false, tlsCreds }: ReceiveFlags,
 ): Promise<void> {
   const interrupt = new AbortController();
   const onSignal = (signal: NodeJS.Signals): void => {
@@ -48,9 +59,11 @@ async function receiveUntilSignal(
   };
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
   try {
+    const tls = tlsCreds === undefined ? undefined : await loadTls(tlsCreds);
     const report = await receive(uri, path, {
       signal: interrupt.signal,
       isQuiet: isJson,
+      tls,
       acknowledgesSwitchover: switchoverAck,
     });
     console.log(isJson ? JSON.stringify(report) : escapeControls(formatReceiveReport(report)));
@@ -61,6 +74,15 @@ async function receiveUntilSignal(
     throw error;
   } finally {
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
+  }
+}
+
+async function loadTls(dir: string): Promise<TlsCredentials> {
+  try {
+    return await loadTlsCredentials({ dir, endpoint: 'server' });
+  } catch (error) {
+    if (!(error instanceof TransportError)) throw error;
+    throw new CliError(error.message, 2);
   }
 }
 
@@ -79,6 +101,8 @@ class ReceiveFailure extends CliError {
 export interface ReceiveOptions {
   /** Ends it; its reason is what is thrown. */
   readonly signal?: AbortSignal;
+  /** Takes TLS connections alone. */
+  readonly tls?: TlsCredentials | undefined;
   /** Whether to leave out the progress. */
   readonly isQuiet?: boolean;
   /** Whether to acknowledge the switchover: the source has `switchover-ack` on. */
@@ -99,7 +123,7 @@ export async function receive(
 ): Promise<ReceiveReport> {
   const file = await KeptFile.create(path);
   try {
-    await using listener = await openListener(uri, options.signal);
+    await using listener = await openListener(uri, options);
     process.stderr.write(`Listening on ${listener.uri}\n`);
     options.onListening?.(listener.uri);
     const transport = await listener
@@ -147,10 +171,10 @@ function paused(uri: string, why: Error): string {
 
 async function openListener(
   uri: string,
-  signal: AbortSignal | undefined,
+  { signal, tls }: ReceiveOptions,
 ): Promise<Listener & AsyncDisposable> {
   try {
-    const listener = await listen(uri, { signal });
+    const listener = await listen(uri, { signal, tls });
     return { ...listener, [Symbol.asyncDispose]: () => listener.close() };
   } catch (error) {
     if (!(error instanceof TransportError)) throw error;

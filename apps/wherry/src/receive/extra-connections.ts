@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Transport } from '@wherry/migration';
-import type { Listener } from '@wherry/transport';
+import { type Listener, TransportError } from '@wherry/transport';
 import { ReceiveError } from './receive-error.ts';
 
 const MULTIFD_MAGIC = Buffer.from([0x11, 0x22, 0x33, 0x44]);
@@ -45,7 +45,10 @@ export class ExtraConnections {
 
   async #accept(expectsChannel: () => boolean): Promise<void> {
     for (;;) {
-      const transport = await this.#listener.accept({ signal: this.#signal });
+      const transport = await this.#listener
+        .accept({ signal: this.#signal })
+        .catch(ignoreRefusedPeer);
+      if (transport === undefined) continue;
       if (this.#next !== undefined) {
         this.#next.resolve(transport);
         this.#next = undefined;
@@ -64,6 +67,11 @@ export class ExtraConnections {
     transport.destroy();
     if (first !== 'silent' && MULTIFD_MAGIC.equals(first)) this.#multifd.reject(multifdError());
   }
+}
+
+/** Someone whose TLS handshake failed is a stranger to the migration that runs. */
+function ignoreRefusedPeer(error: unknown): undefined {
+  if (!(error instanceof TransportError) || error.code !== 'TLS_FAILED') throw error;
 }
 
 async function firstBytes(

@@ -117,6 +117,7 @@ export const CONNECTION: readonly Cause[] = [
       'TLS handshake failed: {reason}',
       'Cannot read from TLS channel: {reason}',
       'Cannot write to TLS channel: {reason}',
+      'Cannot uncork TLS output: {reason}',
     ],
     errors: ['TLS_FAILED'],
   },
