@@ -17,7 +17,7 @@ import { addGuestOptions, type GuestOptions } from './guest-options.ts';
 import { Host } from './host.ts';
 import { hostCommands } from './host-commands.ts';
 import { type HostSchema, hostSchema } from './host-schema.ts';
-import { HOST_FEATURES, type HostFeature } from './postcopy-support.ts';
+import { HOST_FEATURES, type HostFeature, unservedBlocks } from './postcopy-support.ts';
 
 /** The release whose protocol and QMP the simulated host follows. */
 const EMULATED_RELEASE = { major: 10, minor: 0, micro: 0 };
@@ -137,7 +137,7 @@ async function runHost(options: HostCommandOptions): Promise<void> {
     onlyMigratable: options.onlyMigratable === true,
     postcopy: {
       lacks: new Set(options.without),
-      sharedBlocks: new Set(options.ram.filter(({ share }) => share).map(({ name }) => name)),
+      unservedBlocks: unservedBlocks(options.ram),
     },
     preallocate: options.memPrealloc === true,
     sharedFiles: new Map(

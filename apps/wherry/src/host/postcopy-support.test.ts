@@ -1,6 +1,7 @@
+import { existsSync } from 'node:fs';
 import { GuestRam } from '@wherry/page-engine';
 import { expect, it } from 'vitest';
-import { checkPostcopySupported, type HostFeature } from './postcopy-support.ts';
+import { checkPostcopySupported, type HostFeature, unservedBlocks } from './postcopy-support.ts';
 
 async function check(
   hostPageBytes: number,
@@ -8,7 +9,7 @@ async function check(
   shared: readonly string[] = [],
 ): Promise<void> {
   const ram = await GuestRam.create([{ name: 'ram', lengthBytes: 65_536, hostPageBytes }]);
-  checkPostcopySupported(ram, { lacks: new Set(lacks), sharedBlocks: new Set(shared) });
+  checkPostcopySupported(ram, { lacks: new Set(lacks), unservedBlocks: new Set(shared) });
 }
 
 it.each<[number, HostFeature[], string[], RegExp]>([
@@ -30,4 +31,18 @@ it.each<[number, HostFeature[], string[], RegExp]>([
 it('asks for nothing that the guest does not need', async () => {
   await check(4096, ['userfaultfd-hugetlbfs']);
   await check(65_536, []);
+});
+
+it('takes files outside of tmpfs for those that cannot be served', () => {
+  const block = { name: 'ram', share: true };
+  expect([...unservedBlocks([{ name: 'own', share: false }, block])]).toEqual(['ram']);
+  const here = { ...block, memPath: '/proc/ram' };
+  expect([...unservedBlocks([here, { ...block, memPath: '/no/such/folder/ram' }])]).toEqual([
+    'ram',
+  ]);
+});
+
+const why = existsSync('/dev/shm') ? '' : ' (skipped: no /dev/shm)';
+it.skipIf(why !== '')(`takes no file in tmpfs for one of those${why}`, () => {
+  expect([...unservedBlocks([{ name: 'ram', share: true, memPath: '/dev/shm/ram' }])]).toEqual([]);
 });

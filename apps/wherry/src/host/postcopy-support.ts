@@ -1,3 +1,5 @@
+import { statfsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { MigrationError } from '@wherry/migration';
 import { type GuestRam, TARGET_PAGE_BYTES } from '@wherry/page-engine';
 
@@ -17,8 +19,28 @@ export const HOST_FEATURES = Object.keys(REFUSALS) as readonly HostFeature[];
 export interface PostcopySupport {
   /** Features that this host lacks. */
   readonly lacks: ReadonlySet<HostFeature>;
-  /** Names of the RAM blocks in files that other processes share. */
-  readonly sharedBlocks: ReadonlySet<string>;
+  /** Names of the RAM blocks in files that userfaultfd cannot serve. */
+  readonly unservedBlocks: ReadonlySet<string>;
+}
+
+/** @see qemu_fd_getfs in QEMU's util/oslib-posix.c */
+const SERVED_FILE_SYSTEMS: readonly number[] = [0x01021994, 0x958458f6]; // tmpfs, hugetlbfs
+
+/** Names the RAM blocks in files that userfaultfd cannot serve; a block that names no file is in one. */
+export function unservedBlocks(
+  blocks: readonly { readonly name: string; readonly share: boolean; readonly memPath?: string }[],
+): ReadonlySet<string> {
+  const isServed = (path: string): boolean => {
+    try {
+      return SERVED_FILE_SYSTEMS.includes(statfsSync(dirname(path)).type);
+    } catch {
+      return false; // whoever opens it says why
+    }
+  };
+  const unserved = blocks.filter(
+    ({ share, memPath }) => share && (memPath === undefined || !isServed(memPath)),
+  );
+  return new Set(unserved.map(({ name }) => name));
 }
 
 /**
@@ -29,7 +51,7 @@ export interface PostcopySupport {
  */
 export function checkPostcopySupported(
   ram: GuestRam,
-  { lacks, sharedBlocks }: PostcopySupport,
+  { lacks, unservedBlocks }: PostcopySupport,
 ): void {
   const refuse = (why: string): never => {
     throw new MigrationError('CAPABILITY_UNSUPPORTED', `Postcopy is not supported: ${why}`);
@@ -38,9 +60,9 @@ export function checkPostcopySupported(
   if (lacks.has('userfaultfd-hugetlbfs') && ram.largestHostPageBytes > TARGET_PAGE_BYTES) {
     refuse(REFUSALS['userfaultfd-hugetlbfs']);
   }
-  const [shared] = sharedBlocks;
-  if (shared !== undefined) {
-    refuse(`Host backend files need to be TMPFS or HUGETLBFS only (RAM block ${shared})`);
+  const [unserved] = unservedBlocks;
+  if (unserved !== undefined) {
+    refuse(`Host backend files need to be TMPFS or HUGETLBFS only (RAM block ${unserved})`);
   }
   if (lacks.has('munlockall')) refuse(REFUSALS.munlockall);
 }
