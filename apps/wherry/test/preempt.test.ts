@@ -15,6 +15,7 @@ const CAPABILITIES = [
   { capability: 'events', state: true },
   { capability: 'postcopy-ram', state: true },
   { capability: 'postcopy-preempt', state: true },
+  { capability: 'postcopy-blocktime', state: true },
 ] as const;
 const GUEST = [...SMALL_GUEST, '--vcpu', 'random,rate=2000', '--vcpu', 'sequential,rate=500'];
 
@@ -57,7 +58,15 @@ describe.each([
     await untilStatus(source, 'postcopy-active');
     await source.client.execute('migrate-set-parameters', { 'max-postcopy-bandwidth': 0 });
     const { ram } = await untilStatus(source, 'completed');
-    await untilStatus(destination, 'completed');
+    const blocked = await untilStatus(destination, 'completed');
+    expect(blocked['postcopy-vcpu-blocktime']).toHaveLength(2);
+    const dist = (blocked['postcopy-latency-dist'] ?? []).map(Number);
+    expect(dist.reduce((sum, count) => sum + count, 0)).toBeGreaterThan(1);
+    // Both vCPUs waited from the break on, sooner or later.
+    expect(Number(blocked['postcopy-blocktime'])).toBeLessThanOrEqual(
+      Math.min(...(blocked['postcopy-vcpu-blocktime'] ?? []).map(Number)),
+    );
+    expect(Number(blocked['postcopy-latency'])).toBeGreaterThan(1000);
     expect(Number(ram?.['postcopy-requests'])).toBeGreaterThan(0);
     expect(Number(ram?.remaining)).toBe(0);
     await expectGuestRuns(destination);

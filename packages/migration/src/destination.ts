@@ -26,6 +26,7 @@ import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
 import { PageRequests } from './page-requests.ts';
 import { checkPostcopyAdvice, type PostcopyAdvice } from './postcopy-advice.ts';
+import { PostcopyBlocktime } from './postcopy-blocktime.ts';
 import { checkCanPause, pausedByUser } from './postcopy-pause.ts';
 import { RamLoad } from './ram-load.ts';
 import { type DeviceState, encodeDevice } from './source-frames.ts';
@@ -72,6 +73,7 @@ export class DestinationMigration {
   /** The channel for requested pages, with `postcopy-preempt`. */
   readonly #preempt: DestinationPreempt | undefined;
   #acceptChannel: OpenChannel | undefined;
+  readonly #blocktime: PostcopyBlocktime | undefined;
   #connection: DestinationConnection;
   #mapped: MappedRamLoad | undefined;
   #status: MigrationStatus = 'none';
@@ -89,14 +91,20 @@ export class DestinationMigration {
     this.#registry = new DeviceRegistry([this.#globalState.device, ...options.guest.devices]);
     this.#sections = new IncomingSections(this.#registry);
     this.#receiver = new RamReceiver(ram);
-    this.#ramLoad = new RamLoad(options.guest, this.#receiver, capabilities);
-    this.#requests = new PageRequests(options.guest.faults);
+    if (capabilities.has('postcopy-blocktime')) {
+      this.#blocktime = new PostcopyBlocktime(clock, options.guest.faults, ram.vcpus);
+    }
+    const onPlaced = (): void => this.#blocktime?.end();
+    this.#ramLoad = new RamLoad(options.guest, this.#receiver, capabilities, {
+      onDecoded: onPlaced,
+    });
+    this.#requests = new PageRequests(options.guest.faults, () => this.#blocktime?.begin());
     this.#acceptChannel = options.acceptChannel;
     if (capabilities.has('postcopy-preempt')) {
       this.#preempt = new DestinationPreempt({
         ram,
         clock,
-        onPlaced: () => {},
+        onPlaced,
         onBroken: (error) => this.abort(error),
       });
     }
@@ -112,7 +120,12 @@ export class DestinationMigration {
   }
   get info(): MigrationInfo {
     const { message } = this.#error ?? {};
-    return { status: this.#status, ...(message === undefined ? {} : { 'error-desc': message }) };
+    const hasBegun = !['none', 'advise', 'discard'].includes(this.#postcopy);
+    return {
+      status: this.#status,
+      ...(hasBegun ? this.#blocktime?.statistics : {}),
+      ...(message === undefined ? {} : { 'error-desc': message }),
+    };
   }
   /** Pages that were received and requests that were sent. */
   get counters(): IncomingCounters {

@@ -10,6 +10,12 @@ export interface PageFault {
   readonly lengthBytes: number;
 }
 
+/** A thread of the guest that waits for a host page. */
+export interface WaitingThread extends PageFault {
+  /** Undefined for a device. */
+  readonly vcpu: number | undefined;
+}
+
 /** Where a destination learns which missing pages the guest has touched. */
 export interface FaultSource {
   /** Resolves when a vCPU has touched a missing page since the last {@link FaultSource.take}, or when the signal is aborted. */
@@ -18,6 +24,8 @@ export interface FaultSource {
   take(): readonly PageFault[];
   /** Has {@link FaultSource.take} give again what is still missing: the requests for it were lost. */
   repeat(): void;
+  /** Gives who waits now, each thread once; `postcopy-blocktime` needs it. */
+  waiting?(): readonly WaitingThread[];
 }
 
 /** RAM blocks in files that both hosts can open: with `x-ignore-shared` their pages are not sent. */

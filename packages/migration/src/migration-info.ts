@@ -59,8 +59,29 @@ export interface XbzrleCacheStatistics {
   readonly overflow: number;
 }
 
-/** What `query-migrate` tells, with QEMU's member names. @see MigrationInfo in QEMU's qapi/migration.json */
-export interface MigrationInfo {
+/** How long a destination's guest waited for pages, with QEMU's member names. @see MigrationInfo in QEMU's qapi/migration.json */
+export interface BlocktimeStatistics {
+  /** Milliseconds in which every vCPU waited. */
+  readonly 'postcopy-blocktime': number;
+  /** Milliseconds, by vCPU. */
+  readonly 'postcopy-vcpu-blocktime': readonly number[];
+  /** Nanoseconds of a request, on average. */
+  readonly 'postcopy-latency': number;
+  /** Requests that took 2^i to 2^(i+1) microseconds. */
+  readonly 'postcopy-latency-dist': readonly number[];
+  /** Nanoseconds of a vCPU's request, on average. */
+  readonly 'postcopy-vcpu-latency': readonly number[];
+  /** Nanoseconds of a device's request, on average. */
+  readonly 'postcopy-non-vcpu-latency': number;
+}
+
+/**
+ * What `query-migrate` tells, with QEMU's member names; how long the guest waited on a destination with
+ * `postcopy-blocktime` in postcopy.
+ *
+ * @see MigrationInfo in QEMU's qapi/migration.json
+ */
+export interface MigrationInfo extends Partial<BlocktimeStatistics> {
   readonly status: MigrationStatus;
   readonly ram?: RamStatistics;
   /** With the capability `xbzrle`. */

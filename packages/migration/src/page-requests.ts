@@ -4,13 +4,16 @@ import type { FaultSource } from './guest-port.ts';
 /** Requests the pages that vCPUs wait for, over one connection at a time. */
 export class PageRequests {
   readonly #faults: FaultSource;
+  readonly #onTaken: () => void;
   #ended: AbortController | undefined;
   #serving: Promise<void> = Promise.resolve();
   /** Requests that were sent. */
   count = 0;
 
-  constructor(faults: FaultSource) {
+  /** @param onTaken called when it was seen who waits for pages, before these are requested */
+  constructor(faults: FaultSource, onTaken: () => void = () => {}) {
     this.#faults = faults;
+    this.#onTaken = onTaken;
   }
 
   /** Begins to send requests; those over a connection before are sent again where they are still due. */
@@ -32,7 +35,9 @@ export class PageRequests {
   async #serve(connection: DestinationConnection, signal: AbortSignal): Promise<void> {
     let named: string | undefined;
     while (!signal.aborted) {
-      for (const { block, offsetBytes, lengthBytes } of this.#faults.take()) {
+      const faults = this.#faults.take();
+      this.#onTaken();
+      for (const { block, offsetBytes, lengthBytes } of faults) {
         const isNamed = block.name === named;
         named = block.name;
         this.count += 1;

@@ -164,6 +164,7 @@ export class SimulatedGuest implements GuestPort {
       this.#wake = Promise.withResolvers();
     },
     take: () => this.#faults.splice(0),
+    waiting: () => (this.#awaited === undefined ? [] : [{ ...this.#awaited, vcpu: 0 }]),
     repeat: () => {
       if (this.#awaited !== undefined) this.#faults = [this.#awaited];
     },

@@ -149,6 +149,17 @@ export class FaultPort {
     return taken;
   }
 
+  /** Returns who waits now, a vCPU by its number, the devices without one. */
+  waiting(): (PageFault & { readonly vcpu: number | undefined })[] {
+    const { vcpus, banks, plan } = this.#ram;
+    return banks.flatMap((bank) =>
+      Array.from({ length: plan.slots }, (_, slot) => {
+        const fault = this.#faultOf(bank, SLOTS_PTR + slot * SLOT_BYTES);
+        return fault && { ...fault, vcpu: slot < vcpus ? slot : undefined };
+      }).filter((fault) => fault !== undefined),
+    );
+  }
+
   /** Makes every waiting vCPU look again at its page. */
   wakeAll(): void {
     for (const { engine } of this.#ram.banks) engine.wakeAll(this.#ram.plan.slots);

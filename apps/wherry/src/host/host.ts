@@ -496,6 +496,7 @@ export class Host {
           }
         },
         take: () => machine.ram.faults.take(),
+        waiting: () => machine.ram.faults.waiting(),
         repeat: () => machine.ram.faults.forgetOutstanding(),
       },
       get running() {
