@@ -59,6 +59,13 @@ const COMMANDS: ReadonlyMap<string, Entry> = new Map([
     },
   ],
   [
+    'convert',
+    {
+      summary: 'turn a guest in a file into another format: stream, mapped-ram, raw, elf',
+      load: async () => (await import('./convert/command.ts')).convertCommand(),
+    },
+  ],
+  [
     'send',
     {
       summary: 'put the guest of a file into a waiting QEMU, at once with --postcopy',
