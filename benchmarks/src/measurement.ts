@@ -19,7 +19,7 @@ export type Verdict = 'met' | 'missed' | 'none' | 'skipped';
 
 export interface Quantity {
   readonly value: number;
-  readonly unit: 'GiB/s' | 'MB/s' | 'ms';
+  readonly unit: 'GiB/s' | 'MB/s' | 'ms' | 'ns' | 'MiB';
   readonly samples: number;
   readonly min: number;
   readonly max: number;

@@ -1,39 +1,65 @@
 import { findPeer, isPeer, type Peer } from '../../conformance/peers/peers.ts';
 import { judge, type Measurement, median, summarize } from './measurement.ts';
-import { type Host, type MigrationTimes, runMigration } from './migration-run.ts';
+import { type Guest, type Host, type MigrationTimes, runMigration } from './migration-run.ts';
 import { startQemu, startRandomQemu, warmMemory } from './qemu-hosts.ts';
-import { type Content, checkHandover, startWherryHost } from './wherry-hosts.ts';
+import { checkHandover, startWherryHost } from './wherry-hosts.ts';
 
-/** How many times as fast as QEMU a whole migration is to be. */
-const MIGRATION_MARK = 2;
+const GiB = 2 ** 30;
+const RAM_BYTES = 2 * GiB;
 const RELEASE = '7.2';
 
-/** A whole migration of a guest of 1 GiB, beside the same between two QEMUs. */
+/** Whole migrations, each run with new processes on both sides. */
 export interface MigrationCase {
   readonly name: string;
-  readonly content: Content;
-  /** Memory is in the machine's hands right before: see {@link warmMemory}. */
-  readonly warm: boolean;
+  /** @param runs how often each is migrated */
+  measure(runs: number): Promise<Measurement[]>;
 }
 
-/** Lists the whole migrations. */
+/** What is compared with QEMU: a figure of a migration, and how many times as good it is to be. */
+interface Compared {
+  readonly part: string;
+  readonly of: (times: MigrationTimes) => number;
+  readonly mark?: number;
+}
+
+const wallTime: Compared = { part: 'wall time', of: ({ wallMs }) => wallMs };
+const totalTime = (mark?: number): Compared => ({
+  part: 'total-time',
+  of: ({ totalMs }) => totalMs,
+  ...(mark !== undefined && { mark }),
+});
+const downtime: Compared = { part: 'downtime', of: ({ downtimeMs }) => downtimeMs, mark: 1 };
+
+/** Lists the whole migrations that stand beside the same between two QEMUs. */
 export function migrationCases(): MigrationCase[] {
+  const random: Guest = { ramBytes: RAM_BYTES, content: 'random' };
+  const zero: Guest = { ramBytes: RAM_BYTES, content: 'zero' };
   return [
-    { name: 'migration, random pages', content: 'random', warm: false },
-    { name: 'migration, random pages, warm memory', content: 'random', warm: true },
-    { name: 'migration, zero pages', content: 'zero', warm: false },
+    besideQemu('random pages', random, [totalTime(3), wallTime]),
+    besideQemu('random pages, warm memory', random, [totalTime()], true),
+    besideQemu('random pages, memory touched before', { ...random, preallocated: true }, [
+      totalTime(),
+    ]),
+    besideQemu('zero pages', zero, [totalTime(10), wallTime]),
+    besideQemu('idle, 1 MB of device state', { ...zero, idle: true }, [downtime]),
   ];
 }
 
-/**
- * Measures a whole migration, Wherry and QEMU in turns; each run has new processes on both sides, and
- * a destination whose memory is fresh.
- *
- * @returns two rows: the source's `total-time`, which the mark is for, and the wall time
- */
-export async function measureMigration(
-  { name, content, warm }: MigrationCase,
-  ramBytes: number,
+function besideQemu(
+  title: string,
+  guest: Guest,
+  compared: readonly Compared[],
+  warm = false,
+): MigrationCase {
+  const name = `${guest.ramBytes / GiB} GiB migration, ${title}`;
+  return { name, measure: (runs) => measureBesideQemu(name, guest, compared, warm, runs) };
+}
+
+async function measureBesideQemu(
+  name: string,
+  guest: Guest,
+  compared: readonly Compared[],
+  warm: boolean,
   runs: number,
 ): Promise<Measurement[]> {
   const found = findPeer(RELEASE);
@@ -42,68 +68,67 @@ export async function measureMigration(
   const wherry: MigrationTimes[] = [];
   const qemu: MigrationTimes[] = [];
   const beforehand = async (): Promise<void> => {
-    if (warm && peer !== undefined) await warmMemory(peer, 3 * ramBytes);
+    if (warm && peer !== undefined) await warmMemory(peer, 1.25 * guest.ramBytes);
   };
   if (peer !== undefined || !warm) {
     for (let run = 0; run < runs; run++) {
-      wherry.push(await migrate(wherryHosts(content, ramBytes), content, ramBytes, beforehand));
-      if (peer === undefined) continue;
-      qemu.push(await migrate(qemuHosts(peer, content, ramBytes), content, ramBytes, beforehand));
+      wherry.push(await migrate(wherryHosts(guest), guest, beforehand));
+      if (peer !== undefined) qemu.push(await migrate(qemuHosts(peer, guest), guest, beforehand));
     }
   }
-  const row = (part: string, of: (times: MigrationTimes) => number, mark?: number): Measurement => {
+  const downtimeOf = (times: readonly MigrationTimes[]): number => median(times.map(downtime.of));
+  return compared.map(({ part, of, mark }) => {
     const figure = wherry.length === 0 ? undefined : summarize(wherry.map(of), 'ms');
     const beside = qemu.length === 0 ? undefined : summarize(qemu.map(of), 'ms');
     const ratio = figure && beside && beside.value / figure.value;
     return {
-      name: `${ramBytes / 2 ** 30} GiB ${name}, ${part}`,
+      name: `${name}, ${part}`,
       figure,
       limit: beside && { ...beside, what: `QEMU ${peer?.version} to QEMU` },
       ratio,
       mark,
       verdict: judge(ratio, mark),
-      note: missing ?? `downtime ${downtime(wherry)} ms, QEMU's ${downtime(qemu)} ms`,
+      note: missing ?? `downtime ${downtimeOf(wherry)} ms, QEMU's ${downtimeOf(qemu)} ms`,
     };
-  };
-  return [
-    row('total-time', ({ totalMs }) => totalMs, MIGRATION_MARK),
-    row('wall time', ({ wallMs }) => wallMs),
-  ];
+  });
 }
 
-function downtime(times: readonly MigrationTimes[]): number {
-  return median(times.map(({ downtimeMs }) => downtimeMs));
-}
-
-/** Both ends of a migration, and what tells whether it went right. */
-interface Hosts {
+/** Both ends of a migration, and what is looked at after it. */
+export interface Hosts {
   source(): Promise<Host>;
   destination(): Promise<Host>;
   check(source: Host, destination: Host): Promise<void>;
 }
 
-function wherryHosts(content: Content, ramBytes: number): Hosts {
+/** Makes both ends of a migration between two Wherry hosts, whose RAM is compared afterwards. */
+export function wherryHosts(guest: Guest): Hosts {
   return {
-    source: () => startWherryHost(content, ramBytes, false),
-    destination: () => startWherryHost(content, ramBytes, true),
-    check: checkHandover,
+    source: () => startWherryHost(guest, false),
+    destination: () => startWherryHost(guest, true),
+    check: guest.idle ? checkRuns : checkHandover,
   };
 }
 
-function qemuHosts(peer: Peer, content: Content, ramBytes: number): Hosts {
+function qemuHosts(peer: Peer, guest: Guest): Hosts {
   return {
     source: () =>
-      content === 'random' ? startRandomQemu(peer, ramBytes) : startQemu(peer, ramBytes, false),
-    destination: () => startQemu(peer, ramBytes, true),
-    check: async () => {}, // QEMU is not what is tested
+      guest.content === 'random' ? startRandomQemu(peer, guest) : startQemu(peer, guest, false),
+    destination: () => startQemu(peer, guest, true),
+    check: guest.idle ? checkRuns : async () => {}, // QEMU is not what is tested
   };
 }
 
-async function migrate(
+/** Checks that the guest runs there. */
+async function checkRuns(_: Host, destination: Host): Promise<void> {
+  const { status } = await destination.qmp.execute('query-status');
+  if (status !== 'running') throw new Error(`the guest is ${status} at the destination`);
+}
+
+/** Migrates once, checks what came of it, and ends both hosts. */
+export async function migrate(
   hosts: Hosts,
-  content: Content,
-  ramBytes: number,
-  beforehand: () => Promise<void>,
+  guest: Guest,
+  beforehand: () => Promise<void> = async () => {},
 ): Promise<MigrationTimes> {
   const started: Host[] = [];
   try {
@@ -113,7 +138,7 @@ async function migrate(
     started.push(destination);
     await beforehand();
     const times = await runMigration(source, destination);
-    checkPages(times, content, ramBytes);
+    checkPages(times, guest);
     await hosts.check(source, destination);
     return times;
   } finally {
@@ -122,10 +147,12 @@ async function migrate(
 }
 
 /** Checks that (nearly) all pages are of the kind that is to be measured. */
-function checkPages(times: MigrationTimes, content: Content, ramBytes: number): void {
-  const { normalPages, zeroPages } = times;
-  const found = content === 'random' ? normalPages : zeroPages;
-  if (found < (ramBytes / 4096) * 0.99) {
-    throw new Error(`${normalPages} normal and ${zeroPages} zero pages crossed, not ${content}`);
+function checkPages({ normalPages, zeroPages }: MigrationTimes, guest: Guest): void {
+  const pages = guest.ramBytes / 4096;
+  const found = { random: normalPages, zero: zeroPages, mixed: normalPages * 10 }[guest.content];
+  if (found < pages * 0.99) {
+    throw new Error(
+      `${normalPages} normal and ${zeroPages} zero pages crossed, not ${guest.content}`,
+    );
   }
 }

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { QmpClient } from '@wherry/qmp';
 
 /** Unlimited to any real link, and within what every QEMU takes. */
@@ -7,8 +8,24 @@ const MIGRATION_MS = 120_000;
 /** One host of a migration, real or simulated. */
 export interface Host {
   readonly qmp: QmpClient;
+  /** Of a Wherry host, to look at its memory. */
+  readonly pid?: number | undefined;
   close(): Promise<void>;
 }
+
+/** What a guest is, on every host. */
+export interface Guest {
+  readonly ramBytes: number;
+  /** What its pages hold. */
+  readonly content: Content;
+  /** It runs and does next to nothing, with a megabyte of device state; otherwise it is paused. */
+  readonly idle?: boolean;
+  /** The destination touched all of its memory at the start. */
+  readonly preallocated?: boolean;
+}
+
+/** What the pages of a guest hold; `mixed`: a tenth of them random bytes, the others zeroes. */
+export type Content = 'random' | 'zero' | 'mixed';
 
 /** How one migration went. */
 export interface MigrationTimes {
@@ -22,7 +39,7 @@ export interface MigrationTimes {
 }
 
 /**
- * Migrates a paused guest over tcp on this machine, as fast as it goes, with a return path and
+ * Migrates a guest over tcp on this machine, as fast as it goes, with a return path and
  * without multifd; the same commands drive every host.
  *
  * @throws Error when a side does not complete
@@ -42,7 +59,12 @@ export async function runMigration(source: Host, destination: Host): Promise<Mig
   await source.qmp.execute('migrate', { uri });
   const statuses = await Promise.all(ends);
   const wallMs = performance.now() - startedAt;
-  const info = await source.qmp.execute('query-migrate');
+  let info = await source.qmp.execute('query-migrate');
+  // QEMU takes the times after it has said that it is through.
+  while (statuses[0] === 'completed' && Number(info['total-time']) === 0) {
+    await sleep(1);
+    info = await source.qmp.execute('query-migrate');
+  }
   const { ram } = info;
   if (statuses.some((status) => status !== 'completed') || ram === undefined) {
     throw new Error(

@@ -3,8 +3,9 @@ import { parseArgs } from 'node:util';
 import { commandCases } from './command-cases.ts';
 import { measure } from './engine-case.ts';
 import { engineCases } from './engine-cases.ts';
+import { guestSizeCases } from './guest-size-cases.ts';
 import type { Measurement } from './measurement.ts';
-import { measureMigration, migrationCases } from './migration-cases.ts';
+import { migrationCases } from './migration-cases.ts';
 import { drawTable } from './table.ts';
 import { vmstateCases } from './vmstate-cases.ts';
 
@@ -17,7 +18,6 @@ const SIZES = {
   twinBytes: 16 * MiB,
   bitmapGuestBytes: 64 * GiB,
 };
-const MIGRATED_BYTES = GiB;
 
 const USAGE = `Usage: npm run bench -- [--only PATTERN] [--quick] [--json]
 
@@ -56,7 +56,7 @@ if (options.help) {
 }
 const { only, quick } = options;
 const engine = [...engineCases(SIZES), ...vmstateCases()].filter(({ name }) => only.test(name));
-const migrations = migrationCases().filter(({ name }) => only.test(name));
+const migrations = [...migrationCases(), ...guestSizeCases()].filter(({ name }) => only.test(name));
 const commands = commandCases().filter(({ name }) => only.test(name));
 if (engine.length + commands.length + migrations.length === 0) refuse(`No case matches ${only}.`);
 
@@ -75,7 +75,7 @@ for (const each of commands) {
 }
 for (const each of migrations) {
   progress(each.name);
-  measurements.push(...(await measureMigration(each, MIGRATED_BYTES, quick ? 1 : 3)));
+  measurements.push(...(await each.measure(quick ? 1 : 3)));
 }
 progress('');
 

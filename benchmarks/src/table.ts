@@ -14,7 +14,7 @@ export function drawTable(measurements: readonly Measurement[]): string {
       figure === undefined ? '-' : format(figure),
       limit === undefined ? '-' : format(limit),
       ratio === undefined ? '-' : ratio.toFixed(2),
-      mark === undefined ? '' : `≥ ${mark}`,
+      mark === undefined ? '' : `≥ ${Number(mark.toFixed(2))}`,
       verdict === 'none' ? '' : verdict,
       [limit === undefined ? undefined : `beside ${limit.what}`, note].filter(Boolean).join('; '),
     ]);
@@ -23,5 +23,5 @@ export function drawTable(measurements: readonly Measurement[]): string {
 }
 
 function format({ value, unit }: Quantity): string {
-  return `${value.toFixed(unit === 'ms' || value >= 100 ? 0 : 2)} ${unit}`;
+  return `${value.toFixed(unit.endsWith('/s') && value < 100 ? 2 : 0)} ${unit}`;
 }

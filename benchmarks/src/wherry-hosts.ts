@@ -5,34 +5,35 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { QmpClient } from '@wherry/qmp';
 import { connectQmpSocket } from '../../conformance/qmp-socket.ts';
-import type { Host } from './migration-run.ts';
+import type { Content, Guest, Host } from './migration-run.ts';
 
 const MAIN = fileURLToPath(new URL('../../apps/wherry/dist/main.js', import.meta.url));
 const START_MS = 60_000;
 const CHECKSUM_MS = 60_000;
 
-/** What the pages of a guest hold. */
-export type Content = 'random' | 'zero';
+const FILL: Readonly<Record<Content, number>> = { random: 1, zero: 0, mixed: 0.1 };
 
 /**
- * Starts a `wherry host` process with a paused guest of one RAM block.
+ * Starts a `wherry host` process with a guest of one RAM block.
  *
- * Random pages are all but the first MiB, which is firmware's.
- * @param incoming whether it waits for a migration; its memory is then untouched
+ * Random pages are all but the first MiB, which is firmware's. An idle guest has a device with
+ * a buffer of 1 MiB.
+ * @param incoming whether it waits for a migration; its memory is then untouched, unless preallocated
  */
 export async function startWherryHost(
-  content: Content,
-  ramBytes: number,
+  { content, ramBytes, idle = false, preallocated = false }: Guest,
   incoming: boolean,
 ): Promise<Host> {
   const directory = await mkdtemp(join(tmpdir(), 'wherry-bench-'));
   const socket = join(directory, 'qmp');
-  const fill = content === 'random' ? '1' : '0';
   const child = spawn(
     process.execPath,
     [
-      ...[MAIN, 'host', '--qmp', `unix:${socket}`, '--ram', `pc.ram=${ramBytes}`, '--paused'],
-      ...['--vcpu', 'idle', '--fill', fill, ...(incoming ? ['--incoming', 'defer'] : [])],
+      ...[MAIN, 'host', '--qmp', `unix:${socket}`, '--ram', `pc.ram=${ramBytes}`],
+      ...['--vcpu', 'idle', '--fill', `${FILL[content]}`],
+      ...(idle ? ['--device', 'wherry-testdev,state=1M'] : ['--paused']),
+      ...(incoming ? ['--incoming', 'defer'] : []),
+      ...(incoming && preallocated ? ['--mem-prealloc'] : []),
     ],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   );
@@ -52,7 +53,7 @@ export async function startWherryHost(
       qmp.close();
       return end();
     };
-    return { qmp, close };
+    return { qmp, pid: child.pid, close };
   } catch (error) {
     await end();
     throw error;

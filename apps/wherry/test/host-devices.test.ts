@@ -89,6 +89,7 @@ describe('a guest that cannot be migrated', () => {
     [['foo'], /'foo' is not a valid device model name here: use nvme, /],
     [['nvme,addr=20'], /Property 'nvme\.addr' doesn't take value '20'/],
     [['nvme,fail=pre_save'], /Property 'nvme\.fail' not found/],
+    [['wherry-testdev,state=65M'], /Property 'wherry-testdev\.state' doesn't take value '65M'/],
     [['wherry-testdev,fail=often'], /Property 'wherry-testdev\.fail' doesn't take value 'often'/],
     [
       ['nvme,addr=2'],
@@ -167,7 +168,7 @@ describe('a device whose hook fails', () => {
   );
 
   test('moves where none fails', async () => {
-    const [source, destination] = await lab.pair([...CALM, ...add('wherry-testdev')]);
+    const [source, destination] = await lab.pair([...CALM, ...add('wherry-testdev,state=3M')]);
     const { code, stdout } = await lab.run([
       ...['migrate', source.qmp, destination.qmp, 'tcp:127.0.0.1:0', '--json'],
     ]);

@@ -1,5 +1,9 @@
-import { type Device, DeviceRegistry, describe, field, u32 } from '@wherry/vmstate';
+import { type Device, DeviceRegistry, describe, field, u32, vbuffer } from '@wherry/vmstate';
 import { CliError } from '../cli-error.ts';
+import { parseSize } from '../sizes.ts';
+
+/** What a test device may have of state; all of it is held in memory several times over. */
+const MAX_STATE_BYTES = 64 * 2 ** 20;
 
 /** Hooks of a device's state, by QEMU's names. */
 const HOOKS = {
@@ -16,6 +20,8 @@ export interface AddedDevice {
   readonly slot?: number;
   /** Which hook of the test device fails. */
   readonly fail?: keyof typeof HOOKS;
+  /** Bytes of state that the test device has more. */
+  readonly stateBytes?: number;
 }
 
 /** `sysbus-pci`: its section has no bus path, though a PCI function belongs to it. */
@@ -60,7 +66,7 @@ const DRIVERS: ReadonlyMap<string, Driver> = new Map<string, Driver>([
 export const DRIVER_NAMES: readonly string[] = [...DRIVERS.keys()];
 
 /**
- * Reads `DRIVER[,addr=SLOT][,fail=HOOK]`, with SLOT in hex as QEMU has it.
+ * Reads `DRIVER[,addr=SLOT][,fail=HOOK][,state=SIZE]`, with SLOT in hex as QEMU has it.
  *
  * @throws RangeError with QEMU's words where it has some
  */
@@ -83,6 +89,9 @@ export function parseAddedDevice(text: string): AddedDevice {
     } else if (key === 'fail' && known.kind === 'test') {
       if (!Object.hasOwn(HOOKS, value)) throw wrong;
       device.fail = value as keyof typeof HOOKS;
+    } else if (key === 'state' && known.kind === 'test') {
+      device.stateBytes = parseSize(value);
+      if (device.stateBytes > MAX_STATE_BYTES) throw wrong;
     } else throw new RangeError(`Property '${driver}.${key}' not found.`);
   }
   return device;
@@ -120,7 +129,7 @@ export function addDevices(
   const registry = new DeviceRegistry(own);
   const slots = new Slots(own);
   const blockers: string[] = [];
-  for (const { driver: name, slot: wanted, fail } of added) {
+  for (const { driver: name, slot: wanted, fail, stateBytes = 0 } of added) {
     const driver = DRIVERS.get(name)!;
     if (name === 'amd-iommu' && registry.find(name, 0) !== undefined) {
       throw new CliError('QEMU does not support multiple vIOMMUs for x86 yet.', 2);
@@ -130,17 +139,27 @@ export function addDevices(
       blockers.push(driver.reason);
       continue;
     }
+    let state = { value: 0, state_bytes: stateBytes, state: new Uint8Array(stateBytes).fill(0x57) };
     registry.register({
       ...(driver.bus === 'pci' ? { busPath: `0000:00:${hexSlot(slot)}.0` } : {}),
       description: describe({
         name: driver.state,
         version: 1,
         unmigratable: driver.kind === 'unmigratable',
-        fields: driver.kind === 'test' ? [field('value', u32)] : [],
+        fields:
+          driver.kind === 'test'
+            ? [
+                field('value', u32),
+                field('state_bytes', u32),
+                field('state', vbuffer('state_bytes')),
+              ]
+            : [],
         ...(fail === undefined ? {} : { [HOOKS[fail]]: refuse }),
       }),
-      get: () => ({ value: 0 }),
-      set: () => {},
+      get: () => state,
+      set: (loaded) => {
+        state = loaded as typeof state;
+      },
     });
   }
   return { devices: registry.devices, blockers };

@@ -47,7 +47,7 @@ export function hostCommand(): Command {
     .addOption(
       new Option(
         '--device <driver>',
-        `a device more, repeatable: ${DRIVER_NAMES.join(', ')}; then [,addr=SLOT]. All block migration but wherry-testdev, whose hook fails: [,fail=pre_save|post_save|pre_load|post_load]. And virtio-blk-pci,drive=NAME[,id=ID]: the disk of the guest’s own`,
+        `a device more, repeatable: ${DRIVER_NAMES.join(', ')}; then [,addr=SLOT]. All block migration but wherry-testdev, whose hook fails: [,fail=pre_save|post_save|pre_load|post_load], and that has so much state: [,state=SIZE]. And virtio-blk-pci,drive=NAME[,id=ID]: the disk of the guest’s own`,
       )
         .argParser(collect(parseDevice))
         .default([], 'none'),
