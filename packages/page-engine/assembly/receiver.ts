@@ -86,6 +86,18 @@ export function wakeAll(slots: u32): void {
   }
 }
 
+// Zero pages come in long runs: those that fill a word of the bitmaps are taken at once.
+const RUN_PAGES: u32 = 64;
+const RUN_BYTES: usize = 9 * RUN_PAGES;
+
+// Whether the records at `position` are those of zero pages one after the other, `word` being the first.
+function isZeroRun(position: usize, word: u64): bool {
+  for (const end = position + RUN_BYTES; position < end; position += 9, word += TARGET_PAGE_BYTES) {
+    if (bswap<u64>(load<u64>(position)) != word || load<u8>(position, 8) != 0) return false;
+  }
+  return true;
+}
+
 // Consumes page records of [position, end) up to the first that is incomplete, no page, or wrong.
 export function decode(
   state: usize, table: usize, blocks: u32, slots: u32, position: usize, end: usize,
@@ -192,6 +204,16 @@ export function decode(
     }
     const from: usize = kind == PAGE ? position + used : 0;
     const received: usize = load<u32>(entry, ENTRY_RECEIVED);
+    if (
+      flags == (ZERO | CONTINUE) && !postcopy && (page & (RUN_PAGES - 1)) == 0 &&
+      room >= RUN_BYTES && page + RUN_PAGES <= load<u32>(entry, ENTRY_PAGES) &&
+      load<u64>(load<u32>(entry, ENTRY_WRITTEN) + (page >> 3)) == 0 && isZeroRun(position, word)
+    ) {
+      atomic.or<u64>(received + (<usize>page >> 3), ~0);
+      zero += RUN_PAGES;
+      position += RUN_BYTES;
+      continue;
+    }
     if (kind == XBZRLE) {
       if (!isSet(received, page)) {
         status = DECODE_XBZRLE_MISSING;

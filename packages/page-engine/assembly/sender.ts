@@ -33,6 +33,18 @@ export function takeMark(dirty: usize, written: usize, page: u32): void {
   if (!isSet(written, page)) atomic.or<u64>(written + at, bit);
 }
 
+// Records of pages that were never written come 64 at a time, a word of the bitmaps.
+const RUN_PAGES: u32 = 64;
+const RUN_BYTES: u32 = 9 * RUN_PAGES;
+
+// Whether all pages of the word that begins at `page` are owed and none was ever written.
+// @ts-ignore: decorator
+@inline
+function isUnwrittenRun(owed: usize, dirty: usize, written: usize, page: u32): bool {
+  const at = <usize>page >> 3;
+  return load<u64>(owed + at) == ~0 && (load<u64>(dirty + at) | load<u64>(written + at)) == 0;
+}
+
 // Encodes the owed pages of [from, to) of a segment into [out, outEnd), as far as they fit, and
 // clears their owed bits and dirty marks. Returns the bytes written; the state holds the rest.
 //
@@ -78,6 +90,20 @@ export function encode(
   for (; page < to; page = nextSet(owed, page + 1, to)) {
     const header: usize = named ? 8 : 9 + nameBytes;
     if (outEnd - out < header + mostBytes || listed == room) break;
+    if (
+      (page & (RUN_PAGES - 1)) == 0 && page + RUN_PAGES <= to && named && findZeroPages &&
+      slots == 0 && outEnd - out >= RUN_BYTES && isUnwrittenRun(owed, dirty, written, page)
+    ) {
+      store<u64>(owed + (<usize>page >> 3), 0);
+      let word = ((firstPage + page) << TARGET_PAGE_SHIFT) | ZERO | CONTINUE;
+      for (const runEnd = out + RUN_BYTES; out < runEnd; out += 9, word += TARGET_PAGE_BYTES) {
+        store<u64>(out, bswap<u64>(word));
+        store<u8>(out, 0, 8);
+      }
+      zero += RUN_PAGES;
+      page += RUN_PAGES - 1;
+      continue;
+    }
     takeMark(dirty, written, page);
     clearBit(owed, page);
     const at = ram + ((<usize>page) << TARGET_PAGE_SHIFT);

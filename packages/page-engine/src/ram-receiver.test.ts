@@ -172,6 +172,29 @@ describe.each([
     expect(small.zeroScan()).toBe(small.pageCount);
   });
 
+  it('takes long runs of zero pages, up to the record that does not go on', () => {
+    const block = ram.block('small')!;
+    const run = (from: number, to: number, fillAt?: number): Uint8Array[] =>
+      Array.from({ length: to - from }, (_, i) =>
+        zero((from + i) * 4096, undefined, +(from + i === fillAt)),
+      );
+    decode(normal(70 * 4096, 7, 'small'));
+    // The word that holds the written page goes one by one, the other one at once.
+    expect(decode(...run(0, 128)).error).toBeUndefined();
+    expect([block.receivedCount(), ...block.read(70 * 4096, 2)]).toEqual([128, 0, 0]);
+    expect(receiver.counters).toMatchObject({ normalPages: 1, zeroPages: 128 });
+
+    block.discardRange(0, block.lengthBytes);
+    const { error } = refused('ZERO_PAGE_FILL', ...run(0, 64, 40));
+    expect(error?.details.position).toBe(3 + 40 * 9);
+    expect(block.receivedCount()).toBe(40);
+    // One is left out: those before and after it come all the same.
+    expect(decode(...run(64, 90), ...run(91, 128)).error).toBeUndefined();
+    expect([block.receivedCount(), block.isReceived(90)]).toEqual([40 + 63, false]);
+    const short = decode(...run(0, 64).slice(0, -1), zero(63 * 4096).slice(0, 8));
+    expect([short.consumed, short.status]).toEqual([63 * 9, 'need-more']);
+  });
+
   it('refuses what is wrong and names it', () => {
     const good = normal(0, 1, 'small');
     expect(refused('NO_PREVIOUS_BLOCK', normal(0, 1)).consumed).toBe(0);
