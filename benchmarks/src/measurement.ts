@@ -19,7 +19,11 @@ export type Verdict = 'met' | 'missed' | 'none' | 'skipped';
 
 export interface Quantity {
   readonly value: number;
+<<<<<<< HEAD
   readonly unit: 'GiB/s' | 'MB/s' | 'ms' | 'ns' | 'MiB';
+=======
+  readonly unit: 'GiB/s' | 'MB/s' | 'ms' | 'µs';
+>>>>>>> d85fa5e (benchmarks: round trips of faults in postcopy, beside a ping of the same bytes)
   readonly samples: number;
   readonly min: number;
   readonly max: number;

@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import { commandCases } from './command-cases.ts';
 import { measure } from './engine-case.ts';
 import { engineCases } from './engine-cases.ts';
+import { faultCases } from './fault-cases.ts';
 import { guestSizeCases } from './guest-size-cases.ts';
 import type { Measurement } from './measurement.ts';
 import { migrationCases } from './migration-cases.ts';
@@ -56,7 +57,9 @@ if (options.help) {
 }
 const { only, quick } = options;
 const engine = [...engineCases(SIZES), ...vmstateCases()].filter(({ name }) => only.test(name));
-const migrations = [...migrationCases(), ...guestSizeCases()].filter(({ name }) => only.test(name));
+const migrations = [...migrationCases(), ...guestSizeCases(), ...faultCases()].filter(({ name }) =>
+  only.test(name),
+);
 const commands = commandCases().filter(({ name }) => only.test(name));
 if (engine.length + commands.length + migrations.length === 0) refuse(`No case matches ${only}.`);
 

@@ -6,6 +6,8 @@ import type { Transport } from './transport.ts';
 /** The receiving direction of a connection: runs parsers over what arrives. */
 export class InputChannel {
   readonly reader: ByteReader;
+  /** Bytes of a read at most: what one step has to deal with before something else has its turn. */
+  maxReadBytes: number = Number.POSITIVE_INFINITY;
   readonly #transport: Transport;
   readonly #name: string;
 
@@ -36,7 +38,7 @@ export class InputChannel {
         continue;
       }
       const room = reader.space(Math.max(1, step.value - reader.available));
-      const count = await this.#read(room);
+      const count = await this.#read(room.subarray(0, this.maxReadBytes));
       if (count === 0) reader.finish();
       else reader.commit(count);
       step = parser.next();

@@ -49,6 +49,9 @@ export interface DestinationOptions {
   readonly onStatus?: (status: MigrationStatus) => void;
 }
 
+/** In postcopy: how much of the background is placed before requests and their answers have their turn. */
+const POSTCOPY_READ_BYTES = 128 * 1024;
+
 /** How far postcopy has come. @see PostcopyState in QEMU's migration/postcopy-ram.h */
 const POSTCOPY_STATES = ['none', 'advise', 'discard', 'listening', 'running', 'end'] as const;
 type PostcopyState = (typeof POSTCOPY_STATES)[number];
@@ -176,6 +179,7 @@ export class DestinationMigration {
     this.#receiver.reset(); // a host page of which a part came comes again
     this.#connection = this.#connect(transport);
     this.#acceptChannel = acceptChannel;
+    this.#connection.input.maxReadBytes = POSTCOPY_READ_BYTES;
     this.#connection.returnPathOpen = true;
     this.#setStatus('postcopy-recover');
     const mapped = this.#mapped;
@@ -321,6 +325,7 @@ export class DestinationMigration {
         if (!capabilities.has('postcopy-ram'))
           throw this.#unexpected(command, 'postcopy-ram is off here', offset);
         this.#receiver.enterPostcopy();
+        this.#connection.input.maxReadBytes = POSTCOPY_READ_BYTES;
         await this.#preempt?.open(this.#acceptChannel);
         this.#requests.start(this.#connection);
         return;

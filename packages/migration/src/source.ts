@@ -32,7 +32,7 @@ import { checkSeekable, type Transport } from './transport.ts';
 /** Bytes of page records in one PART section, about what QEMU sends in its 50 ms at 1 Gbit/s. */
 const PART_BYTES = 8 * 1024 * 1024;
 /** In postcopy: how much background data may stand before an answer to a request. */
-const POSTCOPY_CHUNK_BYTES = 256 * 1024;
+const POSTCOPY_CHUNK_BYTES = 64 * 1024;
 
 /**
  * The source's side of one migration. {@link SourceMigration.run} is the protocol, top to bottom:
