@@ -19,11 +19,7 @@ export type Verdict = 'met' | 'missed' | 'none' | 'skipped';
 
 export interface Quantity {
   readonly value: number;
-<<<<<<< HEAD
-  readonly unit: 'GiB/s' | 'MB/s' | 'ms' | 'ns' | 'MiB';
-=======
-  readonly unit: 'GiB/s' | 'MB/s' | 'ms' | 'µs';
->>>>>>> d85fa5e (benchmarks: round trips of faults in postcopy, beside a ping of the same bytes)
+  readonly unit: 'GiB/s' | 'MB/s' | 'ms' | 'µs' | 'ns' | 'MiB';
   readonly samples: number;
   readonly min: number;
   readonly max: number;
