@@ -1,4 +1,5 @@
 import { connect, createServer, type Server } from 'node:net';
+import { CAPABILITIES } from '@wherry/migration';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { CALM, expectGuestRuns, Lab, type RunningHost, until, untilStatus } from './processes.ts';
 
@@ -60,23 +61,18 @@ describe('a host that runs a guest', () => {
 
   test('begins with no capability, QEMU’s parameters and no migration', async () => {
     expect(await settings()).toEqual({
-      capabilities: [
-        { capability: 'xbzrle', state: false },
-        { capability: 'auto-converge', state: false },
-        { capability: 'events', state: false },
-        { capability: 'return-path', state: false },
-        { capability: 'postcopy-ram', state: false },
-        { capability: 'postcopy-blocktime', state: false },
-        { capability: 'x-ignore-shared', state: false },
-        { capability: 'background-snapshot', state: false },
-        { capability: 'postcopy-preempt', state: false },
-        { capability: 'mapped-ram', state: false },
-      ],
+      capabilities: CAPABILITIES.map((capability) => ({ capability, state: false })),
       parameters: {
         'max-bandwidth': 134_217_728,
         'max-postcopy-bandwidth': 0,
         'downtime-limit': 300,
         'xbzrle-cache-size': 67_108_864,
+        'multifd-channels': 2,
+        'multifd-compression': 'none',
+        'multifd-zlib-level': 1,
+        'multifd-zstd-level': 1,
+        // Of machine types before 9.0.
+        'zero-page-detection': 'legacy',
         'throttle-trigger-threshold': 50,
         'cpu-throttle-initial': 20,
         'cpu-throttle-increment': 10,
@@ -105,18 +101,7 @@ describe('a host that runs a guest', () => {
       { return: {} },
       { return: {} },
       {
-        return: [
-          { capability: 'xbzrle', state: false },
-          { capability: 'auto-converge', state: false },
-          { capability: 'events', state: true },
-          { capability: 'return-path', state: false },
-          { capability: 'postcopy-ram', state: false },
-          { capability: 'postcopy-blocktime', state: false },
-          { capability: 'x-ignore-shared', state: false },
-          { capability: 'background-snapshot', state: false },
-          { capability: 'postcopy-preempt', state: false },
-          { capability: 'mapped-ram', state: false },
-        ],
+        return: CAPABILITIES.map((capability) => ({ capability, state: capability === 'events' })),
       },
       {
         return: {
@@ -124,6 +109,8 @@ describe('a host that runs a guest', () => {
           'max-postcopy-bandwidth': 0,
           'downtime-limit': 50,
           'xbzrle-cache-size': 64 << 20,
+          ...{ 'multifd-channels': 2, 'multifd-compression': 'none', 'multifd-zlib-level': 1 },
+          ...{ 'multifd-zstd-level': 1, 'zero-page-detection': 'legacy' },
           'throttle-trigger-threshold': 50,
           'cpu-throttle-initial': 20,
           'cpu-throttle-increment': 10,
@@ -179,11 +166,11 @@ describe('a host that runs a guest', () => {
       ask('migrate-set-capabilities', {
         capabilities: [
           { capability: 'events', state: true },
-          { capability: 'multifd', state: true },
+          { capability: 'x-colo', state: true },
         ],
       }),
       'GenericError',
-      /'multifd' is not supported by this host/,
+      /'x-colo' is not supported by this host/,
     ],
     [
       ask('migrate-set-capabilities', { capabilities: [{ capability: 'events' }] }),
@@ -201,9 +188,9 @@ describe('a host that runs a guest', () => {
       "Parameter 'max-bandwidth' expects uint64",
     ],
     [
-      ask('migrate-set-parameters', { 'multifd-channels': 4 }),
+      ask('migrate-set-parameters', { 'x-checkpoint-delay': 4 }),
       'GenericError',
-      /'multifd-channels' is not supported by this host/,
+      /'x-checkpoint-delay' is not supported by this host/,
     ],
     [ask('migrate-set-parameters', { warp: 1 }), 'GenericError', "Parameter 'warp' is unexpected"],
     ['{"execute": "query-status"', 'GenericError', /JSON parse error/],

@@ -14,6 +14,7 @@ export const CAPABILITIES = [
   'background-snapshot',
   'postcopy-preempt',
   'mapped-ram',
+  'multifd',
 ] as const;
 
 /** Those that the configuration section names, for both sides have to agree, in its order. @see should_validate_capability in QEMU's migration/savevm.c */
@@ -61,7 +62,9 @@ export function setCapabilities(
  *
  * @throws MigrationError `CAPABILITY_UNSUPPORTED`
  */
-export function checkSupported({ capabilities, guest, openChannel }: SourceOptions): void {
+export function checkSupported(options: SourceOptions): void {
+  const { capabilities, guest, openChannel, multifd } = options;
+  checkHasChannels(capabilities, multifd);
   const { ram, setThrottle } = guest;
   const refuse = (capability: Capability, need: string, likely: string): never => {
     throw new MigrationError('CAPABILITY_UNSUPPORTED', `Capability '${capability}' needs ${need}`, {
@@ -85,6 +88,21 @@ export function checkSupported({ capabilities, guest, openChannel }: SourceOptio
   if (capabilities.has('postcopy-preempt') && openChannel === undefined) {
     refuse('postcopy-preempt', 'a connection more', 'The migration was made without openChannel');
   }
+}
+
+/**
+ * Refuses a migration that has channels without the capability `multifd`, or the other way round.
+ *
+ * @throws MigrationError `CAPABILITY_UNSUPPORTED`
+ */
+export function checkHasChannels(capabilities: Capabilities, channels: unknown): void {
+  const needsChannels = capabilities.has('multifd') && !capabilities.has('mapped-ram');
+  if (needsChannels === (channels !== undefined)) return;
+  throw new MigrationError(
+    'CAPABILITY_UNSUPPORTED',
+    "Capability 'multifd' and channels go together",
+    { expected: 'both or neither', likely: 'The option multifd was left out, or is there in vain' },
+  );
 }
 
 /** Whether a source with these capabilities opens a return path. */

@@ -30,10 +30,14 @@ const RULES: readonly Rule[] = [
     on('postcopy-ram') && on('x-ignore-shared')
       ? 'Postcopy is not compatible with ignore-shared'
       : undefined,
+  // Releases from 10.1 on allow it.
+  (on) =>
+    on('postcopy-ram') && on('multifd') ? 'Postcopy is not yet compatible with multifd' : undefined,
   (on) => {
     const other = on('background-snapshot') ? NOT_WITH_SNAPSHOT.find(on) : undefined;
     return other && `Background-snapshot is not compatible with ${other}`;
   },
+  (on) => (on('multifd') && on('xbzrle') ? 'Multifd is not compatible with xbzrle' : undefined),
   (on) =>
     on('postcopy-preempt') && !on('postcopy-ram')
       ? 'Postcopy preempt requires postcopy-ram'

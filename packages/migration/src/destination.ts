@@ -11,7 +11,7 @@ import {
   readVmdescLength,
   type SectionHead,
 } from '@wherry/stream';
-import { DeviceRegistry } from '@wherry/vmstate';
+import { type Device, DeviceRegistry } from '@wherry/vmstate';
 import { type Capabilities, checkConfiguredCapabilities } from './capabilities.ts';
 import type { Clock } from './clock.ts';
 import { DestinationConnection } from './destination-connection.ts';
@@ -20,10 +20,12 @@ import { deviceError } from './device-error.ts';
 import { GlobalState } from './global-state.ts';
 import type { GuestPort } from './guest-port.ts';
 import { type IncomingCounters, sumCounters } from './incoming-counters.ts';
-import { IncomingSections } from './incoming-sections.ts';
+import { type IncomingSection, IncomingSections } from './incoming-sections.ts';
 import { MappedRamLoad } from './mapped-ram-load.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
+import { type MultifdDestination, receiveChannels } from './multifd-destination.ts';
+import type { MultifdReceivePort } from './multifd-port.ts';
 import { PageRequests } from './page-requests.ts';
 import { checkPostcopyAdvice, type PostcopyAdvice } from './postcopy-advice.ts';
 import { PostcopyBlocktime } from './postcopy-blocktime.ts';
@@ -42,6 +44,8 @@ export interface DestinationOptions {
   readonly transport: Transport;
   /** Waits for the source's next connection; `postcopy-preempt` needs it. */
   readonly acceptChannel?: OpenChannel;
+  /** With the capability `multifd`: the channels in the order of their ids, owned by the migration from now on. */
+  readonly multifd?: readonly MultifdReceivePort[];
   readonly clock: Clock;
   readonly capabilities: Capabilities;
   /** Whether the guest runs after its arrival when it ran before (QEMU without `-S`); default true. */
@@ -77,6 +81,7 @@ export class DestinationMigration {
   readonly #preempt: DestinationPreempt | undefined;
   #acceptChannel: OpenChannel | undefined;
   readonly #blocktime: PostcopyBlocktime | undefined;
+  #multifd: MultifdDestination | undefined;
   #connection: DestinationConnection;
   #mapped: MappedRamLoad | undefined;
   #status: MigrationStatus = 'none';
@@ -133,8 +138,12 @@ export class DestinationMigration {
   /** Pages that were received and requests that were sent. */
   get counters(): IncomingCounters {
     const mappedPages = this.#mapped?.pages ?? 0;
-    const { count } = this.#requests;
-    return sumCounters(this.#receiver.counters, this.#preempt?.counters, count, mappedPages);
+    return sumCounters(
+      this.#receiver.counters,
+      [this.#preempt?.counters, this.#multifd?.received],
+      this.#requests.count,
+      mappedPages,
+    );
   }
 
   /** Gives up: the connection is dropped, and what is under way fails with `reason`. */
@@ -153,6 +162,7 @@ export class DestinationMigration {
   run(): Promise<MigrationStatus> {
     this.#setStatus('setup');
     return this.#drive(async () => {
+      this.#multifd = receiveChannels(this.#options, (error) => this.#connection.destroy(error));
       await this.#readBeginning();
       this.#setStatus('active');
       await this.#readItems();
@@ -206,6 +216,7 @@ export class DestinationMigration {
       } else await this.#finishPrecopy();
       // The guest is whole: it starts even when the source can no longer be told.
       await connection.answer({ name: 'shut', status: 0 }).catch(() => {});
+      await this.#multifd?.destroy(); // whatever may still come, a guest that runs keeps its pages
       if (this.#postcopy !== 'running') {
         this.#keepDeviceStates(); // behind SHUT: the source need not wait for it
         this.#startGuest();
@@ -221,6 +232,7 @@ export class DestinationMigration {
         return this.#status;
       }
       await connection.tellFailure(this.#options.clock);
+      await this.#multifd?.destroy();
       this.#setStatus('failed');
     }
     await connection.close();
@@ -261,10 +273,13 @@ export class DestinationMigration {
       if (item.type === 'eof') return;
       if (item.type === 'command') {
         await this.#command(await input.parse(readCommand(reader)), item.offset);
-        continue;
+      } else {
+        const { start, device } = this.#sections.resolve(item.head, item.offset);
+        if (device === 'ram') await this.#loadRam(reader);
+        else await input.parse(this.#loadDevice(reader, start, device, item.offset));
+        await input.parse(readFooter(reader, item.head.sectionId, start.idstr));
+        await this.#loadMapped();
       }
-      await input.parse(this.#loadSection(reader, item.head, item.offset));
-      await this.#loadMapped();
     }
   }
 
@@ -293,17 +308,28 @@ export class DestinationMigration {
     await this.#mapped!.loadMissing(this.#options.guest);
   }
 
-  *#loadSection(reader: ByteReader, head: SectionHead, offset: number): Parser<void> {
-    const { start, device } = this.#sections.resolve(head, offset);
-    if (device === 'ram') yield* this.#ramLoad.loadBody(reader, this.#advised);
-    else {
-      try {
-        yield* device.load(reader, start.version);
-      } catch (cause) {
-        throw deviceError('loading', start, cause, offset);
-      }
+  /** Loads a section of RAM; where the stream says so, it goes on once the channels have got there. */
+  async #loadRam(reader: ByteReader): Promise<void> {
+    const { input } = this.#connection;
+    for (;;) {
+      const end = await input.parse(this.#ramLoad.loadBody(reader, this.#advised));
+      const isMark = (end === 'eos') === this.#multifd?.flushAfterEachSection;
+      if (isMark) await this.#multifd?.sync();
+      if (end === 'eos') return;
     }
-    yield* readFooter(reader, head.sectionId, start.idstr);
+  }
+
+  *#loadDevice(
+    reader: ByteReader,
+    section: IncomingSection['start'],
+    device: Device,
+    offset: number,
+  ): Parser<void> {
+    try {
+      yield* device.load(reader, section.version);
+    } catch (cause) {
+      throw deviceError('loading', section, cause, offset);
+    }
   }
 
   async #command(command: Command, offset: number): Promise<void> {
@@ -402,19 +428,21 @@ export class DestinationMigration {
     }
   }
 
-  #loadPackaged(reader: ByteReader, head: SectionHead, offset: number): Parser<void> {
-    if (head.kind !== 'full') {
+  *#loadPackaged(reader: ByteReader, head: SectionHead, offset: number): Parser<void> {
+    const { start, device } = this.#sections.resolve(head, offset);
+    if (head.kind !== 'full' || device === 'ram') {
       throw new MigrationError(
         'SECTION_UNKNOWN',
         'A package holds a section that is not a device’s',
         {
-          expected: 'FULL sections',
-          found: head.kind,
+          expected: 'FULL sections of devices',
+          found: `${head.kind} of ${start.idstr}`,
           offset,
         },
       );
     }
-    return this.#loadSection(reader, head, offset);
+    yield* this.#loadDevice(reader, start, device, offset);
+    yield* readFooter(reader, head.sectionId, start.idstr);
   }
 
   #enter(

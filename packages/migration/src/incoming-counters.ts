@@ -15,14 +15,18 @@ export interface IncomingCounters {
 /** Sums up the channels of a destination. */
 export function sumCounters(
   main: RamReceiver['counters'],
-  preempt: RamReceiver['counters'] | undefined,
+  [preempt, multifd]: readonly [
+    RamReceiver['counters'] | undefined,
+    Pick<IncomingCounters, 'normalPages' | 'zeroPages'> | undefined,
+  ],
   requests: number,
   mappedPages: number,
 ): IncomingCounters {
   const preemptHostPages = preempt?.placedHostPages ?? 0;
   return {
-    normalPages: main.normalPages + (preempt?.normalPages ?? 0) + mappedPages,
-    zeroPages: main.zeroPages + (preempt?.zeroPages ?? 0),
+    normalPages:
+      main.normalPages + (preempt?.normalPages ?? 0) + (multifd?.normalPages ?? 0) + mappedPages,
+    zeroPages: main.zeroPages + (preempt?.zeroPages ?? 0) + (multifd?.zeroPages ?? 0),
     xbzrlePages: main.xbzrlePages,
     placedHostPages: main.placedHostPages + preemptHostPages,
     preemptHostPages,

@@ -10,6 +10,7 @@ export { checkCapabilities, type MigrationRole } from './capability-rules.ts';
 export type { Clock } from './clock.ts';
 export { DestinationMigration, type DestinationOptions } from './destination.ts';
 export type { FaultSource, GuestPort, PageFault, SharedRam } from './guest-port.ts';
+export { defaultParameters } from './machine-defaults.ts';
 export { MigrationError, type MigrationErrorCode } from './migration-error.ts';
 export type {
   MigrationInfo,
@@ -17,8 +18,25 @@ export type {
   RamStatistics,
   XbzrleCacheStatistics,
 } from './migration-info.ts';
+export type {
+  MultifdCompression,
+  MultifdReceived,
+  MultifdReceivePort,
+  MultifdSendPort,
+  MultifdSent,
+  PacketCompressor,
+  PacketDecompressor,
+} from './multifd-port.ts';
+export {
+  checkMultifdInit,
+  type MultifdExpected,
+  MultifdReceiveChannel,
+  type MultifdReceiveOptions,
+} from './multifd-receive.ts';
+export { MultifdSendChannel, type MultifdSendOptions } from './multifd-send.ts';
 export { DEFAULT_PARAMETERS, type Parameters, setParameters } from './parameters.ts';
 export { checkCanPause } from './postcopy-pause.ts';
+export { withPrefix } from './prefixed-transport.ts';
 export { SourceMigration } from './source.ts';
 export type { DeviceState } from './source-frames.ts';
 export type { OpenChannel, SourceOptions } from './source-options.ts';

@@ -23,6 +23,7 @@ export type MigrationErrorCode =
   | 'PAUSED'
   | 'RECOVERY_INVALID'
   | 'RAM_RECORD_INVALID'
+  | 'MULTIFD_INVALID'
   | 'STATE';
 
 /** Says why a migration cannot begin, go on or end. */

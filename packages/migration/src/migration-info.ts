@@ -36,6 +36,8 @@ export interface RamStatistics {
   readonly 'postcopy-requests': number;
   /** Bytes of a target page. */
   readonly 'page-size': number;
+  /** Bytes through the channels of multifd; they are part of `transferred`. */
+  readonly 'multifd-bytes': number;
   readonly 'pages-per-second': number;
   readonly 'precopy-bytes': number;
   readonly 'downtime-bytes': number;

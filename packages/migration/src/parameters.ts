@@ -1,5 +1,10 @@
 import { MAX_XBZRLE_CACHE_BYTES, TARGET_PAGE_BYTES } from '@wherry/page-engine';
 import { MigrationError } from './migration-error.ts';
+import { MULTIFD_COMPRESSIONS, type MultifdCompression } from './multifd-port.ts';
+
+const ZERO_PAGE_DETECTIONS = ['none', 'legacy', 'multifd'] as const;
+/** The most channels here: each has a thread. */
+const MAX_MULTIFD_CHANNELS = 16;
 
 /** The parameters that this implementation honours, with QEMU's names and units. */
 export interface Parameters {
@@ -9,6 +14,15 @@ export interface Parameters {
   readonly 'max-postcopy-bandwidth': number;
   /** Milliseconds that the guest may stand still at switchover. */
   readonly 'downtime-limit': number;
+  /** Connections that carry pages with `multifd`; both sides need the same, as for the next. */
+  readonly 'multifd-channels': number;
+  readonly 'multifd-compression': MultifdCompression;
+  /** 0 … 9: from none to the most. */
+  readonly 'multifd-zlib-level': number;
+  /** 0 … 20: from the default to the most. */
+  readonly 'multifd-zstd-level': number;
+  /** Who looks for pages that hold zeroes: nobody, the main stream, or the channels where there are some. */
+  readonly 'zero-page-detection': (typeof ZERO_PAGE_DETECTIONS)[number];
   /** Bytes of pages that XBZRLE keeps, a power of two; taken when a migration begins. */
   readonly 'xbzrle-cache-size': number;
   /** Percent of the bytes sent: auto-converge acts when the guest dirties more, twice. */
@@ -28,6 +42,11 @@ export const DEFAULT_PARAMETERS: Parameters = {
   'max-bandwidth': 128 * 1024 * 1024,
   'max-postcopy-bandwidth': 0,
   'downtime-limit': 300,
+  'multifd-channels': 2,
+  'multifd-compression': 'none',
+  'multifd-zlib-level': 1,
+  'multifd-zstd-level': 1,
+  'zero-page-detection': 'multifd',
   'xbzrle-cache-size': 64 * 1024 * 1024,
   'throttle-trigger-threshold': 50,
   'cpu-throttle-initial': 20,
@@ -61,6 +80,16 @@ const between = (
 const bandwidth = (name: string): Rule =>
   between(name, 0, Number.MAX_SAFE_INTEGER, '0 to 2^53 - 1 bytes/second');
 
+const level = (name: string, most: number): Rule => ({
+  isMet: (value) => isBetween(value, 0, most),
+  text: `'${name}' expects a value between 0 and ${most}`,
+});
+
+const oneOf = (name: string, values: readonly string[]): Rule => ({
+  isMet: (value) => values.includes(value as string),
+  text: `'${name}' is one of ${values.join(', ')} on this host`,
+});
+
 /** In the order in which QEMU looks at them. */
 const RULES: Readonly<Record<keyof Parameters, readonly Rule[]>> = {
   'throttle-trigger-threshold': [between('throttle_trigger_threshold', 1, 100)],
@@ -74,6 +103,20 @@ const RULES: Readonly<Record<keyof Parameters, readonly Rule[]>> = {
   ],
   'max-bandwidth': [bandwidth('max-bandwidth')],
   'downtime-limit': [between('downtime_limit', 0, MAX_DOWNTIME_MS, '0 to (2000 * 1000) ms')],
+  'multifd-channels': [
+    {
+      isMet: (value) => isBetween(value, 1, 255),
+      text: "'multifd_channels' expects a value between 1 and 255",
+    },
+    {
+      isMet: (value) => isBetween(value, 1, MAX_MULTIFD_CHANNELS),
+      text: `'multifd_channels' is at most ${MAX_MULTIFD_CHANNELS} on this host`,
+    },
+  ],
+  'multifd-compression': [oneOf('multifd-compression', MULTIFD_COMPRESSIONS)],
+  'multifd-zlib-level': [level('multifd_zlib_level', 9)],
+  'multifd-zstd-level': [level('multifd_zstd_level', 20)],
+  'zero-page-detection': [oneOf('zero-page-detection', ZERO_PAGE_DETECTIONS)],
   'xbzrle-cache-size': [
     {
       isMet: (value) =>

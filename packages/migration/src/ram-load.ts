@@ -65,18 +65,20 @@ export class RamLoad {
   }
 
   /**
-   * Loads one section's body, to its end mark. `reader` keeps its bytes in the receiver's input buffer.
+   * Loads one section's body, to its end mark, or to where the channels of multifd are to be waited for
+   * before the next call. `reader` keeps its bytes in the receiver's input buffer.
    *
    * @param withPageSizes whether the list of blocks carries page sizes: ADVISE was received
+   * @returns what it stopped at
    * @throws MigrationError `RAM_MISMATCH`, `RAM_RECORD_INVALID`; StreamError
    * @see ram_load in QEMU's migration/ram.c
    */
-  *loadBody(reader: ByteReader, withPageSizes: boolean): Parser<void> {
+  *loadBody(reader: ByteReader, withPageSizes: boolean): Parser<'eos' | 'multifd-flush'> {
     const isMapped = this.#capabilities.has('mapped-ram');
     for (;;) {
       if (!isMapped && !(yield* this.#loadPages(reader))) continue;
       const record = yield* this.#records.read(reader);
-      if (record.kind === 'eos') return;
+      if (record.kind === 'eos' || record.kind === 'multifd-flush') return record.kind;
       if (record.kind === 'mem-size') {
         const { offset } = record;
         const shape = {

@@ -14,8 +14,8 @@ describe('setCapabilities', () => {
   });
 
   it('refuses by name what is not honoured, but lets it stay off', () => {
-    expect(() => setCapabilities(new Set(), [{ capability: 'multifd', state: true }])).toThrow(
-      "Capability 'multifd' is not supported by this host: expected xbzrle, auto-converge, events, return-path, postcopy-ram",
+    expect(() => setCapabilities(new Set(), [{ capability: 'x-colo', state: true }])).toThrow(
+      "Capability 'x-colo' is not supported by this host: expected xbzrle, auto-converge, events, return-path, postcopy-ram",
     );
     expect(setCapabilities(new Set(), [{ capability: 'multifd', state: false }]).size).toBe(0);
   });
@@ -61,7 +61,7 @@ describe('setParameters', () => {
       "Parameter 'max_cpu_throttle' expects an integer in the range of cpu_throttle_initial to 99",
     ],
     [{ 'max-cpu-throttle': 40, 'cpu-throttle-initial': 50 }, /'max_cpu_throttle' expects/],
-    [{ 'multifd-channels': 2 }, /'multifd-channels' is not supported by this host/],
+    [{ 'tls-creds': '' }, /'tls-creds' is not supported by this host/],
   ])('refuses %o', (changes, message) => {
     expect(() => setParameters(DEFAULT_PARAMETERS, changes)).toThrow(message);
   });

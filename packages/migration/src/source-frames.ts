@@ -46,6 +46,8 @@ export interface RamListWords {
   readonly withGpas?: boolean;
   /** Writes the header of a block in a mapped-ram file. */
   readonly placeMapped?: (block: RamBlock) => void;
+  /** Has the destination wait for the channels of multifd behind the list. */
+  readonly flush?: boolean;
 }
 
 /** Writes the frames of a source's stream, in wire order, around the page records of others. */
@@ -118,12 +120,18 @@ export class SourceFrames {
     }));
     const { placeMapped } = words;
     writeRamList(this.#writer, entries, placeMapped && (({ block }) => placeMapped(block)));
+    if (words.flush === true) this.multifdFlush();
     this.ramEnd();
   }
 
   /** The head of a PART or END section of RAM; page records and {@link SourceFrames.ramEnd} follow. */
   ramHead(kind: 'part' | 'end'): void {
     writeSectionHead(this.#writer, { kind, sectionId: RAM_SECTION_ID });
+  }
+
+  /** Has the destination wait for the channels of multifd. */
+  multifdFlush(): void {
+    writeRamWord(this.#writer, 0, RamFlag.multifdFlush);
   }
 
   /** The end mark and footer of a RAM section. */

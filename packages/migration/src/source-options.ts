@@ -2,6 +2,7 @@ import type { Capabilities } from './capabilities.ts';
 import type { Clock } from './clock.ts';
 import type { GuestPort } from './guest-port.ts';
 import type { MigrationStatus } from './migration-info.ts';
+import type { MultifdSendPort } from './multifd-port.ts';
 import type { Parameters } from './parameters.ts';
 import type { Transport } from './transport.ts';
 
@@ -15,6 +16,8 @@ export interface SourceOptions {
   readonly transport: Transport;
   /** Opens a connection more to where `transport` leads; `postcopy-preempt` needs it. */
   readonly openChannel?: OpenChannel;
+  /** With the capability `multifd`: the channels in the order of their ids, owned by the migration from now on. */
+  readonly multifd?: readonly MultifdSendPort[];
   readonly clock: Clock;
   readonly capabilities: Capabilities;
   /** Gives the parameters as they are now: they may change while it runs. */

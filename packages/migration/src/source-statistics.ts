@@ -12,8 +12,10 @@ export interface SenderCounts {
   readonly zeroPages: number;
   readonly owedBytes: number;
   readonly totalBytes: number;
-  /** Bytes of the whole stream. */
+  /** Bytes of the whole stream, over all connections. */
   readonly streamBytes: number;
+  /** Bytes through the channels of multifd, which are part of the stream's. */
+  readonly multifdBytes: number;
   /** Undefined without XBZRLE. */
   readonly xbzrle: XbzrleStatistics | undefined;
 }
@@ -165,7 +167,8 @@ export class SourceStatistics {
   }
 
   #ram(): RamStatistics {
-    const { normalPages, zeroPages, owedBytes, totalBytes, streamBytes } = this.#counts();
+    const { normalPages, zeroPages, owedBytes, totalBytes, streamBytes, multifdBytes } =
+      this.#counts();
     const phase = this.phaseBytes;
     return {
       transferred: streamBytes,
@@ -179,6 +182,7 @@ export class SourceStatistics {
       'dirty-sync-count': this.syncCount,
       'postcopy-requests': this.requests,
       'page-size': TARGET_PAGE_BYTES,
+      'multifd-bytes': multifdBytes,
       'pages-per-second': Math.round(this.#pagesPerSecond),
       'precopy-bytes': phase.precopy,
       'downtime-bytes': phase.downtime,

@@ -9,9 +9,11 @@ import { checkSupported, configuredCapabilities, usesReturnPath } from './capabi
 import { RateLimit } from './channels.ts';
 import { GlobalState } from './global-state.ts';
 import { ignoredBlocks } from './guest-port.ts';
+import { flushesAfterEachSection } from './machine-defaults.ts';
 import { MappedRamSave } from './mapped-ram-save.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
+import { MultifdSource } from './multifd-source.ts';
 import { postcopyAdvice } from './postcopy-advice.ts';
 import { checkCanPause, pausedByUser } from './postcopy-pause.ts';
 import { RequestedPages } from './requested-pages.ts';
@@ -58,6 +60,7 @@ export class SourceMigration {
   readonly #statistics: SourceStatistics;
   readonly #rate: RateLimit;
   readonly #autoConverge: AutoConverge | undefined;
+  readonly #multifd: MultifdSource | undefined;
   readonly #globalState = new GlobalState();
   readonly #registry: DeviceRegistry;
   #connection: SourceConnection;
@@ -80,14 +83,17 @@ export class SourceMigration {
   /** @throws VmstateError `REGISTRATION_INVALID` when two of the guest's devices have one section */
   constructor(options: SourceOptions) {
     this.#options = options;
-    const { guest, transport, clock } = options;
-    const { 'xbzrle-cache-size': cacheBytes } = options.parameters();
+    const { guest, transport, clock, multifd: channels } = options;
+    const { 'xbzrle-cache-size': cacheBytes, 'zero-page-detection': detection } =
+      options.parameters();
     this.#sender = new RamSender(guest.ram, {
       xbzrleCacheBytes: options.capabilities.has('xbzrle')
         ? Math.min(cacheBytes, guest.ram.plan.options.xbzrleCacheBytes)
         : 0,
       runs: options.capabilities.has('mapped-ram'),
       ignored: ignoredBlocks(guest, options.capabilities),
+      zeroPages: channels === undefined ? detection !== 'none' : detection === 'legacy',
+      pageLists: MultifdSource.listsFor(channels?.length ?? 0),
       preempt: options.capabilities.has('postcopy-preempt'),
     });
     this.#requested = new RequestedPages(guest.ram, this.#sender);
@@ -103,8 +109,19 @@ export class SourceMigration {
         setThrottle: guest.setThrottle.bind(guest),
       });
     }
+    if (channels !== undefined) {
+      this.#multifd = new MultifdSource({
+        channels,
+        flushAfterEachSection: flushesAfterEachSection(guest.machineType),
+        onListFree: (list) => this.#sender.releaseList(list),
+        onSent: ({ bytes }) => this.#rate.spend(bytes, options.parameters()['max-bandwidth']),
+      });
+    }
+    const sent = this.#multifd?.sent;
     const counts = (): SenderCounts => ({
-      ...this.#sender.counters,
+      normalPages: this.#sender.counters.normalPages + (sent?.normalPages ?? 0),
+      zeroPages: this.#sender.counters.zeroPages + (sent?.zeroPages ?? 0),
+      multifdBytes: sent?.bytes ?? 0,
       owedBytes: this.#sender.owedBytes,
       totalBytes: this.#sender.totalBytes,
       streamBytes: this.#streamBytes,
@@ -124,12 +141,14 @@ export class SourceMigration {
       transport,
       capabilities.has('postcopy-preempt') ? preempt : undefined,
     );
+    const { signal } = connection;
+    signal.addEventListener('abort', () => void this.#multifd?.destroy(signal.reason));
     if (hasEarlyPreempt(guest.machineType)) connection.preempt?.connect();
     return connection;
   }
 
   get #streamBytes(): number {
-    return this.#bytesBefore + this.#connection.bytes;
+    return this.#bytesBefore + this.#connection.bytes + (this.#multifd?.sent.bytes ?? 0);
   }
 
   get status(): MigrationStatus {
@@ -256,6 +275,7 @@ export class SourceMigration {
       else await this.#fail(error as Error, returnPath);
     }
     await connection.close();
+    await this.#multifd?.end();
     return this.#status;
   }
 
@@ -283,8 +303,10 @@ export class SourceMigration {
       );
     }
     const mapped = this.#mapped;
+    await this.#multifd?.sync();
     this.#frames.setUp(guest.ram, postcopy, {
       withGpas: capabilities.has('x-ignore-shared'),
+      flush: this.#multifd?.marksRounds === true,
       ...(mapped === undefined ? {} : { placeMapped: (block) => mapped.placeBlock(block) }),
     });
     this.#pass(0);
@@ -317,7 +339,7 @@ export class SourceMigration {
 
   #pass(dirtyPages: number): void {
     this.#statistics.synced(dirtyPages);
-    this.#autoConverge?.synced(dirtyPages, this.#connection.output.bytes);
+    this.#autoConverge?.synced(dirtyPages, this.#streamBytes);
     this.#options.onPass?.(this.#statistics.syncCount);
   }
 
@@ -402,7 +424,7 @@ export class SourceMigration {
   async #sendPart(kind: 'part' | 'end', bytes: number): Promise<void> {
     const { parameters, clock } = this.#options;
     const inPostcopy = this.#commitment === 'postcopy';
-    const until = this.#connection.output.bytes + bytes;
+    const until = this.#streamBytes + bytes;
     // Postcopy waits for nothing: neither for a rate that precopy keeps nor for the end of its round.
     const isOver = (): boolean =>
       kind === 'part' &&
@@ -420,14 +442,18 @@ export class SourceMigration {
       const largest = inPostcopy || this.#isSnapshot ? POSTCOPY_CHUNK_BYTES : PART_BYTES;
       // A request ends the wait, and is served; the background goes on waiting behind it.
       if (rate !== 0 && !this.#sender.hasRequests) await this.#rate.wait(this.#connection.signal);
+      await this.#multifd?.ready();
       const chunk = this.#sender.next(Math.min(largest, this.#rate.burst(rate)));
       if (chunk === undefined) break;
+      if (chunk.list !== undefined) this.#multifd?.send(chunk.list);
       const { lengthBytes } = chunk;
       await (this.#mapped ?? this.#connection.output).sendChunk(chunk);
       this.#statistics.measure();
       await clock.yield(); // writes that succeed at once would keep requests and QMP waiting
       if (!chunk.requested) this.#rate.spend(lengthBytes, rate);
-    } while ((this.#connection.output.bytes < until || this.#sender.insideHostPage) && !isOver());
+      if (chunk.endOfRound) await this.#multifd?.endRound(this.#frames);
+    } while ((this.#streamBytes < until || this.#sender.insideHostPage) && !isOver());
+    await this.#multifd?.endSection(this.#frames, kind === 'end');
     if (kind === 'end') await this.#mapped?.finish();
     this.#frames.ramEnd();
     await this.#connection.output.flush();
@@ -496,6 +522,7 @@ export class SourceMigration {
   async #fail(thrown: Error, returnPath: Promise<void> | undefined): Promise<void> {
     const { guest } = this.#options;
     await this.#connection.close(thrown);
+    await this.#multifd?.destroy(thrown);
     await returnPath;
     const { shut, signal } = this.#connection;
     const cause: Error = signal.reason ?? thrown;

@@ -5,6 +5,7 @@ import {
   DEFAULT_PARAMETERS,
   DestinationMigration,
   type MigrationStatus,
+  MultifdSendChannel,
   type Parameters,
   SourceMigration,
   type Transport,
@@ -15,6 +16,7 @@ import {
   SimulatedGuest,
   type SimulatedGuestOptions,
 } from './simulated-guest.ts';
+import { receiveChannel, ZERO_UUID } from './virtual-channels.ts';
 import { VirtualClock } from './virtual-clock.ts';
 import { type NetworkOptions, virtualConnection } from './virtual-network.ts';
 
@@ -39,6 +41,8 @@ export interface Scenario {
   readonly destination?: Partial<SimulatedGuestOptions>;
   readonly destinationCapabilities?: readonly Capability[];
   readonly paused?: boolean;
+  /** The channels of multifd; both sides know how many there are. */
+  readonly channels?: readonly Partial<NetworkOptions>[];
   /** Connections for as long as the migration is paused. */
   readonly recoveries?: readonly (Partial<NetworkOptions> & {
     /** The channel for requested pages; default as the main one. */
@@ -118,8 +122,21 @@ export async function simulate(scenario: Scenario): Promise<Outcome> {
     'downtime-limit': 2,
     ...scenario.parameters,
   };
+  const links = scenario.channels?.map(connect);
+  const detection = parameters['zero-page-detection'];
+  const sendPorts = links?.map(
+    ([transport], id) =>
+      new MultifdSendChannel({
+        ...{ ram: sourceGuest.ram, id, transport, uuid: ZERO_UUID, compression: 'none' },
+        findZeroPages: detection === 'multifd',
+      }),
+  );
+  const receivePorts = links?.map(([, transport]) =>
+    receiveChannel(destinationGuest.ram, transport, links.length),
+  );
   const source = new SourceMigration({
     guest: sourceGuest,
+    ...(sendPorts === undefined ? {} : { multifd: sendPorts }),
     transport: there,
     openChannel,
     clock,
@@ -129,6 +146,7 @@ export async function simulate(scenario: Scenario): Promise<Outcome> {
   });
   const destination = new DestinationMigration({
     guest: destinationGuest,
+    ...(receivePorts === undefined ? {} : { multifd: receivePorts }),
     transport: here,
     acceptChannel,
     clock,

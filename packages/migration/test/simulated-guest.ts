@@ -108,6 +108,7 @@ export class SimulatedGuest implements GuestPort {
   static async create(options: SimulatedGuestOptions): Promise<SimulatedGuest> {
     const ram = await GuestRam.create(options.blocks, {
       ioBufferBytes: 65536,
+      multifdChannels: 4,
       ...(options.xbzrleCacheBytes === undefined
         ? {}
         : { xbzrleCacheBytes: options.xbzrleCacheBytes }),

@@ -10,6 +10,12 @@ export {
   type TcpUri,
   type UnixUri,
 } from './migration-uri.ts';
+export {
+  type Compression,
+  createPacketCompressor,
+  createPacketDecompressor,
+} from './packet-codec.ts';
+export { type GivenConnection, giveAway } from './socket-transport.ts';
 export type { ConnectTls } from './tls-client.ts';
 export {
   loadTlsCredentials,

@@ -85,6 +85,13 @@ export class SocketReader implements ConnectionReader {
     this.fail(reason);
   }
 
+  /** Takes what has arrived and nobody has read. */
+  takeUnread(): Uint8Array {
+    const unread = this.#parking.subarray(this.#parkedStart, this.#parkedEnd);
+    this.#parkedStart = this.#parkedEnd = 0;
+    return unread;
+  }
+
   #arrived(count: number): void {
     this.#parkedStart = 0;
     this.#parkedEnd = count;

@@ -1,6 +1,6 @@
 import { Socket } from 'node:net';
 import type { Transport } from '@wherry/migration';
-import type { SocketReader } from './socket-reader.ts';
+import { SocketReader } from './socket-reader.ts';
 import { SocketWriter } from './socket-writer.ts';
 import { fromSystemError, TransportError } from './transport-error.ts';
 
@@ -14,6 +14,38 @@ export interface ConnectionReader {
   fail(reason: Error): void;
   /** Rejects as `fail` does, and drops the bytes that have arrived. */
   destroy(reason: Error): void;
+}
+
+/** A connection that another thread goes on with. */
+export interface GivenConnection {
+  /** Open, and closed by whoever takes it: `connect('fd:NUMBER')` does. */
+  readonly fd: number;
+  /** What was received before, and not read. */
+  readonly unread: Uint8Array;
+}
+
+/** The part of a socket's handle, which is no public property, that is used here. */
+interface SocketHandle {
+  readonly fd?: number;
+  readStop(): void;
+  unref(): void;
+}
+
+/**
+ * Handles whose descriptor another thread has closed, or will: Node cannot let go of a descriptor, so
+ * a handle must neither be closed nor be collected, or it would close what has got its number since.
+ */
+const givenAway = new Set<SocketHandle>();
+
+/**
+ * Gives a connection away, for a thread of this process that takes its descriptor; nothing may be
+ * under way on it. The transport is of no use any more.
+ *
+ * @throws TransportError `UNSUPPORTED` when it is no plain socket
+ */
+export function giveAway(transport: Transport): GivenConnection {
+  if (transport instanceof SocketTransport) return transport.giveAway();
+  throw notPlain();
 }
 
 /** One connected stream socket, plain or with TLS. */
@@ -52,6 +84,22 @@ export class SocketTransport implements Transport {
     return this.#writer.end();
   }
 
+  /** Implements {@link giveAway}. */
+  giveAway(): GivenConnection {
+    if (!(this.#reader instanceof SocketReader)) throw notPlain();
+    const unread = Uint8Array.from(this.#reader.takeUnread());
+    const inner = this.#socket as unknown as { _handle: SocketHandle | null };
+    const handle = inner._handle;
+    const fd = handle?.fd;
+    if (!handle || fd === undefined || fd < 0) throw destroyed();
+    handle.readStop();
+    handle.unref();
+    inner._handle = null;
+    givenAway.add(handle);
+    this.destroy(new TransportError('ABORTED', 'The connection was given to another thread'));
+    return { fd, unread };
+  }
+
   destroy(reason: Error = destroyed()): void {
     this.#reader.destroy(reason);
     this.#writer.fail(reason);
@@ -84,6 +132,10 @@ export function adoptSocket(raw: Socket, reader?: SocketReader): Socket {
 /** Makes the function that turns system errors at `place` into transport errors. */
 export function describeFor(place: string): (error: unknown) => TransportError {
   return (error) => fromSystemError(error, place, 'CONNECTION_LOST');
+}
+
+function notPlain(): TransportError {
+  return new TransportError('UNSUPPORTED', 'Only a plain socket can be given to another thread');
 }
 
 /** Makes the default reason of a destroy. */

@@ -1,5 +1,6 @@
 import { type Capabilities, MigrationError } from '@wherry/migration';
 import type { MigrationUri } from '@wherry/transport';
+import { usesChannels } from './multifd-channels.ts';
 
 /**
  * Refuses a URI that gives one connection where the capabilities need several.
@@ -8,7 +9,8 @@ import type { MigrationUri } from '@wherry/transport';
  * @see migration_channels_and_transport_compatible in QEMU's migration/migration.c
  */
 export function checkChannels(capabilities: Capabilities, { kind }: MigrationUri): void {
-  if (!capabilities.has('postcopy-preempt') || kind === 'tcp' || kind === 'unix') return;
+  const needsChannels = capabilities.has('postcopy-preempt') || usesChannels(capabilities);
+  if (!needsChannels || kind === 'tcp' || kind === 'unix') return;
   throw new MigrationError(
     'CAPABILITY_CONFLICT',
     'Migration requires multi-channel URIs (e.g. tcp)',

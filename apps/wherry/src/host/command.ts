@@ -29,6 +29,7 @@ interface HostCommandOptions extends GuestOptions, Pick<BlockOptions, 'blockdev'
   readonly device: readonly (AddedDevice | DiskDevice)[];
   readonly onlyMigratable?: true;
   readonly memPrealloc?: true;
+  readonly uuid?: string;
   readonly without: readonly HostFeature[];
 }
 
@@ -68,6 +69,12 @@ export function hostCommand(): Command {
         .argParser(collect(parseDrive))
         .default([], 'none'),
     )
+    .addOption(
+      new Option(
+        '--uuid <uuid>',
+        "the guest's UUID, by which a multifd channel is told from another guest's (default: zeroes)",
+      ).argParser(parseUuid),
+    )
     .option('--only-migratable', 'do not start a guest that cannot be migrated')
     .option('--mem-prealloc', 'have the system give memory to all RAM at the start')
     .addOption(
@@ -87,6 +94,11 @@ Example:
   $ wherry migrate unix:/tmp/a.qmp unix:/tmp/b.qmp tcp:127.0.0.1:0`,
   );
   return command.action(runHost);
+}
+
+function parseUuid(text: string): string {
+  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)) return text.toLowerCase();
+  throw new InvalidArgumentError('A UUID is 32 hexadecimal digits in groups of 8-4-4-4-12.');
 }
 
 function parseDevice(text: string): AddedDevice | DiskDevice {
@@ -135,6 +147,7 @@ async function runHost(options: HostCommandOptions): Promise<void> {
     devices: options.device.filter((device): device is AddedDevice => !('drive' in device)),
     disks: disksOf(options),
     onlyMigratable: options.onlyMigratable === true,
+    ...(options.uuid === undefined ? {} : { uuid: options.uuid }),
     postcopy: {
       lacks: new Set(options.without),
       unservedBlocks: unservedBlocks(options.ram),

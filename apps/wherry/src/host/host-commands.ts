@@ -56,6 +56,7 @@ export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSche
         if (host.isMigrating) refuse("There's a migration process in progress");
         const next = setCapabilities(host.capabilities, capabilities, host.role);
         host.checkPostcopy(next);
+        host.checkMultifd(next);
         host.capabilities = next;
       }),
     'query-migrate-capabilities': () =>
@@ -95,7 +96,7 @@ function asQmpInfo(info: Host['migrationInfo']): QmpInfo {
   if (ram === undefined) return rest as QmpInfo;
   return {
     ...rest,
-    ram: { ...ram, 'multifd-bytes': 0, 'dirty-sync-missed-zero-copy': 0 },
+    ram: { ...ram, 'dirty-sync-missed-zero-copy': 0 },
   } as QmpInfo;
 }
 

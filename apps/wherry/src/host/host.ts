@@ -6,8 +6,8 @@ import {
   checkCanPause,
   checkCapabilities,
   checkMigratable,
-  DEFAULT_PARAMETERS,
   DestinationMigration,
+  defaultParameters,
   type GuestPort,
   MigrationError,
   type MigrationInfo,
@@ -18,6 +18,7 @@ import {
   type OpenChannel,
   type Parameters,
   SourceMigration,
+  type SourceOptions,
   type Transport,
   usesReturnPath,
 } from '@wherry/migration';
@@ -28,6 +29,12 @@ import { type AddedDevice, addDevices, checkOnlyMigratable } from './added-devic
 import { type BlockJobEvent, BlockJobs } from './block-jobs.ts';
 import { type BlockOptions, openDisks } from './block-options.ts';
 import { checkChannels } from './check-channels.ts';
+import {
+  acceptChannels,
+  connectChannels,
+  type MultifdSettings,
+  usesChannels,
+} from './multifd-channels.ts';
 import { startPopulator } from './populator.ts';
 import { checkPostcopySupported, type PostcopySupport } from './postcopy-support.ts';
 import { rehearseDevices } from './rehearse-devices.ts';
@@ -53,6 +60,8 @@ export interface HostOptions {
   readonly preallocate?: boolean;
   /** Files of shared RAM blocks, by their names. */
   readonly sharedFiles: ReadonlyMap<string, string>;
+  /** The guest's; zeroes unless told. */
+  readonly uuid?: string;
   /** The guest waits for `cont`. */
   readonly paused?: boolean;
   readonly onEvent: (event: HostEvent) => void;
@@ -71,6 +80,7 @@ export class Host {
   readonly #blockers: readonly string[];
   readonly #postcopySupport: PostcopySupport;
   readonly #shared: SharedRamFiles;
+  readonly #uuid: string;
   readonly #onEvent: HostOptions['onEvent'];
   readonly #onIncomingFailed: HostOptions['onIncomingFailed'];
   #runState: RunState;
@@ -85,7 +95,7 @@ export class Host {
   #arrivalConfirmed = false;
   readonly #closing = new AbortController();
   capabilities: Capabilities = new Set();
-  parameters: Parameters = DEFAULT_PARAMETERS;
+  parameters: Parameters;
 
   private constructor(
     machine: Machine,
@@ -97,6 +107,8 @@ export class Host {
     this.#shared = shared;
     this.blocks = blocks;
     this.blockJobs = new BlockJobs(blocks, options.onEvent);
+    this.parameters = defaultParameters(machine.machineType);
+    this.#uuid = options.uuid ?? '00000000-0000-0000-0000-000000000000';
     const { devices, blockers } = addDevices(machine.devices, options.devices ?? []);
     this.#devices = devices;
     this.#blockers = blockers;
@@ -251,10 +263,13 @@ export class Host {
     this.#connecting = new AbortController();
     this.#setMigrationStatus('setup');
     const { signal } = this.#connecting;
-    connect(parsed, { signal }).then(
-      (transport) => {
+    const connecting = usesChannels(this.capabilities)
+      ? connectChannels(uri, this.#multifdSettings, signal)
+      : connect(parsed, { signal }).then((transport) => ({ transport }));
+    connecting.then(
+      (connections) => {
         this.#connecting = undefined;
-        return this.#runSource(transport, parsed);
+        return this.#runSource(connections, parsed);
       },
       (error: Error) => {
         this.#connecting = undefined;
@@ -264,11 +279,26 @@ export class Host {
     );
   }
 
-  async #runSource(transport: Transport, uri: MigrationUri): Promise<void> {
+  /** @throws MigrationError `STATE` when `multifd` comes too late for an incoming migration */
+  checkMultifd(next: Capabilities): void {
+    const isNew = next.has('multifd') && !this.capabilities.has('multifd');
+    if (isNew && this.#incoming === 'begun' && this.#runState === 'inmigrate') {
+      throw new MigrationError('STATE', 'Multifd must be set before incoming starts');
+    }
+  }
+
+  get #multifdSettings(): MultifdSettings {
+    return { ram: this.machine.ram, uuid: this.#uuid, parameters: this.parameters };
+  }
+
+  async #runSource(
+    connections: Pick<SourceOptions, 'transport' | 'multifd'>,
+    uri: MigrationUri,
+  ): Promise<void> {
     const { capabilities } = this;
     const source = new SourceMigration({
       guest: this.#guestPort(),
-      transport,
+      ...connections,
       openChannel: (signal) => connect(uri, { signal }),
       clock: wallClock,
       capabilities,
@@ -408,10 +438,12 @@ export class Host {
   async #receive(listener: Listener): Promise<void> {
     const endPopulator = startPopulator(this.machine.ram);
     try {
-      const transport = await listener.accept();
+      const connections = usesChannels(this.capabilities)
+        ? await acceptChannels(listener, this.#multifdSettings)
+        : { transport: await listener.accept() };
       const destination = new DestinationMigration({
         guest: this.#guestPort(),
-        transport,
+        ...connections,
         acceptChannel: this.#acceptFurther(listener),
         clock: wallClock,
         capabilities: this.capabilities,

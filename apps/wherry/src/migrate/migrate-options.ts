@@ -14,6 +14,8 @@ export interface MigrateOptions {
   readonly autoConverge?: true;
   readonly xbzrle?: true;
   readonly xbzrleCacheSize?: number;
+  readonly multifdChannels?: number;
+  readonly multifdCompression?: 'none' | 'zlib' | 'zstd';
   readonly compare: boolean;
   readonly json?: true;
 }
@@ -75,6 +77,22 @@ export function addMigrateOptions(command: Command): Command {
         '--xbzrle-cache-size <size>',
         'pages that XBZRLE keeps at the source, a power of two',
       ).argParser(parseSize),
+    )
+    .addOption(
+      new Option(
+        '--multifd-channels <count>',
+        'send pages over so many further connections, each with a thread on both sides',
+      )
+        .argParser((text) => parseNumber(text, 1, 255))
+        .conflicts(['postcopy', 'autoPostcopy', 'xbzrle']),
+    )
+    .addOption(
+      new Option(
+        '--multifd-compression <method>',
+        'how these connections compress pages (default: none); two of them unless told',
+      )
+        .choices(['none', 'zlib', 'zstd'])
+        .implies({ multifdChannels: 2 }),
     )
     .option(
       '--no-compare',

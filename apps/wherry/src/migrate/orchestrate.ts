@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { MigrationParameters } from '@wherry/qmp';
 import { formatUri, parseUri } from '@wherry/transport';
 import { CliError } from '../cli-error.ts';
 import { type Comparison, compareHandover } from './compare.ts';
@@ -121,6 +122,7 @@ async function prepareSource(source: Peer, options: MigrateOptions): Promise<voi
     'postcopy-ram': usesPostcopy(options),
     xbzrle: options.xbzrle === true,
     'auto-converge': options.autoConverge === true,
+    multifd: options.multifdChannels !== undefined,
   });
   const { maxBandwidth, maxPostcopyBandwidth, downtimeLimit, xbzrleCacheSize } = options;
   await source.setParameters({
@@ -130,6 +132,7 @@ async function prepareSource(source: Peer, options: MigrateOptions): Promise<voi
       : { 'max-postcopy-bandwidth': maxPostcopyBandwidth }),
     ...(downtimeLimit === undefined ? {} : { 'downtime-limit': downtimeLimit }),
     ...(xbzrleCacheSize === undefined ? {} : { 'xbzrle-cache-size': xbzrleCacheSize }),
+    ...multifdParameters(options),
   });
 }
 
@@ -138,8 +141,21 @@ async function prepareDestination(
   uri: string,
   options: MigrateOptions,
 ): Promise<void> {
-  await destination.setCapabilities({ events: true, 'postcopy-ram': usesPostcopy(options) });
+  await destination.setCapabilities({
+    events: true,
+    'postcopy-ram': usesPostcopy(options),
+    multifd: options.multifdChannels !== undefined,
+  });
+  const parameters = multifdParameters(options);
+  if (Object.keys(parameters).length > 0) await destination.setParameters(parameters);
   await destination.listen(uri);
+}
+
+/** Both sides need the same of these. */
+function multifdParameters(options: MigrateOptions): MigrationParameters {
+  const { multifdChannels: channels, multifdCompression = 'none' } = options;
+  if (channels === undefined) return {};
+  return { 'multifd-channels': channels, 'multifd-compression': multifdCompression };
 }
 
 function usesPostcopy({ postcopy, autoPostcopy }: MigrateOptions): boolean {

@@ -1,0 +1,100 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { skip } from '@wherry/bytes';
+import {
+  checkMultifdInit,
+  DestinationMigration,
+  type MultifdCompression,
+  MultifdReceiveChannel,
+  type MultifdReceivePort,
+  type Transport,
+  withPrefix,
+} from '@wherry/migration';
+import { GuestRam } from '@wherry/page-engine';
+import { MULTIFD_INIT_BYTES, MULTIFD_MAGIC } from '@wherry/stream';
+import { createPacketDecompressor, listen } from '@wherry/transport';
+import { walkStream } from './walk-stream.ts';
+
+const NO_UUID = '00000000-0000-0000-0000-000000000000';
+
+/** What a destination is to be like. */
+export interface MultifdDestinationOptions {
+  /** A plain stream of the same guest: its blocks and devices are those of the destination. */
+  readonly like: Uint8Array;
+  readonly channels: number;
+  readonly compression: MultifdCompression;
+}
+
+/** Reads the first bytes of a connection, as many as say what it is. */
+async function readBeginning(transport: Transport): Promise<Uint8Array> {
+  const bytes = new Uint8Array(MULTIFD_INIT_BYTES);
+  const view = new DataView(bytes.buffer);
+  let have = 0;
+  while (have < 4 || (have < bytes.length && view.getUint32(0) === MULTIFD_MAGIC)) {
+    const count = await transport.read(bytes.subarray(have, have < 4 ? 4 : bytes.length));
+    if (count === 0) throw new Error('a connection ends before it has said what it is');
+    have += count;
+  }
+  return bytes.subarray(0, have);
+}
+
+/**
+ * Receives a real QEMU's migration with multifd on this thread: devices are taken as they are.
+ *
+ * @param onListening is told where
+ */
+export async function receiveMultifd(
+  { like, channels, compression }: MultifdDestinationOptions,
+  onListening: (uri: string) => Promise<void>,
+): Promise<{ ram: GuestRam; destination: DestinationMigration }> {
+  const { devices, ram: list, configuration } = walkStream(like);
+  const ram = await GuestRam.create(
+    (list?.blocks ?? []).map(({ name, usedBytes }) => ({
+      ...{ name, lengthBytes: usedBytes, hostPageBytes: 4096 },
+    })),
+    { multifdChannels: channels },
+  );
+  const listener = await listen('tcp:127.0.0.1:0');
+  await onListening(listener.uri);
+  const ports: MultifdReceivePort[] = [];
+  let main: Transport | undefined;
+  for (let i = 0; i <= channels; i++) {
+    const transport = await listener.accept();
+    const bytes = await readBeginning(transport);
+    if (bytes.length < MULTIFD_INIT_BYTES) {
+      main = withPrefix(transport, bytes);
+      continue;
+    }
+    const id = checkMultifdInit(bytes, { uuid: NO_UUID, channels });
+    const decompressor = compression === 'none' ? undefined : createPacketDecompressor(compression);
+    ports[id] = new MultifdReceiveChannel({ ram, id, transport, compression, decompressor });
+  }
+  await listener.close();
+  const destination = new DestinationMigration({
+    guest: {
+      machineType: configuration?.machineType ?? '',
+      ram,
+      devices: devices
+        .filter(({ idstr }) => idstr !== 'globalstate')
+        .map(({ idstr, instanceId, version, bodyLengthBytes }) => ({
+          ...{ idstr, instanceId, version, olderNames: [], priority: 'default' },
+          ...{ earlySetup: false, unmigratable: false, isNeeded: () => false },
+          save: () => ({ name: idstr, instance_id: instanceId }),
+          load: (reader) => skip(reader, bodyLengthBytes),
+        })),
+      running: false,
+      faults: { wait: async () => {}, take: () => [], repeat() {} },
+      start() {},
+      async stop() {},
+    },
+    transport: main!,
+    multifd: ports,
+    clock: {
+      now: () => performance.now(),
+      sleep: (ms, signal) => sleep(ms, undefined, signal === undefined ? {} : { signal }),
+      yield: () => sleep(0),
+    },
+    capabilities: new Set(['multifd', 'return-path']),
+  });
+  await destination.run();
+  return { ram, destination };
+}

@@ -1,0 +1,62 @@
+import type { PacketCounts, PageList } from '@wherry/page-engine';
+
+/** How the content of packets is compressed. @see MultiFDCompression in QEMU's qapi/migration.json */
+export const MULTIFD_COMPRESSIONS = ['none', 'zlib', 'zstd'] as const;
+export type MultifdCompression = (typeof MULTIFD_COMPRESSIONS)[number];
+
+/** What a channel was given, besides the pages themselves. */
+export interface MultifdSent extends PacketCounts {
+  readonly bytes: number;
+}
+
+/** What came through a channel up to a SYNC, or to its end. */
+export interface MultifdReceived extends PacketCounts {
+  /** Whether the source has ended the channel: no SYNC came. */
+  readonly ended: boolean;
+}
+
+/**
+ * A source's multifd channel, wherever its socket and thread are. Calls are served in their order; a
+ * failure rejects them all with a MigrationError that names the channel.
+ */
+export interface MultifdSendPort {
+  /** Sends the pages of a list in packets; the first is `packetNum`. Resolves when the list is free. */
+  send(list: PageList, packetNum: number): Promise<MultifdSent>;
+  /** Sends a SYNC packet. @returns its bytes */
+  sync(packetNum: number): Promise<number>;
+  /** Ends the connection after what was sent; resolves when the channel uses nothing any more. */
+  end(): Promise<void>;
+  /** Drops the connection: what is under way rejects; resolves when the channel uses nothing any more. */
+  destroy(reason: Error): Promise<void>;
+}
+
+/** A destination's multifd channel, wherever its socket and thread are. */
+export interface MultifdReceivePort {
+  /**
+   * Places the pages that come, to the next SYNC: what is behind it stays unread until the next call.
+   *
+   * @throws MigrationError `MULTIFD_INVALID`, `CONNECTION_LOST`, naming the channel
+   */
+  receive(): Promise<MultifdReceived>;
+  /** Drops the connection; resolves when the channel uses nothing any more. */
+  destroy(reason: Error): Promise<void>;
+}
+
+/** Compresses the content of one channel's packets in one context. */
+export interface PacketCompressor {
+  /** Compresses content so that all of it can be read from what was given so far; it must not change meanwhile. */
+  compress(content: Uint8Array): Promise<Uint8Array>;
+  close(): void;
+}
+
+/** Reads what a {@link PacketCompressor} made, in one context. */
+export interface PacketDecompressor {
+  /**
+   * Reads one packet's content.
+   *
+   * @returns the bytes that came out, of which `into` got as many as it holds; reading ends soon behind that
+   * @throws Error when the data are damaged
+   */
+  decompress(bytes: Uint8Array, into: Uint8Array): Promise<number>;
+  close(): void;
+}
