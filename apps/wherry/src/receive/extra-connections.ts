@@ -13,6 +13,7 @@ export class ExtraConnections {
   readonly #signal: AbortSignal;
   readonly #multifd = Promise.withResolvers<never>();
   #next: PromiseWithResolvers<Transport> | undefined;
+  #over: Error | undefined;
 
   constructor(listener: Listener, signal: AbortSignal) {
     this.#listener = listener;
@@ -30,15 +31,19 @@ export class ExtraConnections {
   async watch(expectsChannel: () => boolean): Promise<void> {
     await Promise.race([this.#accept(expectsChannel), this.#multifd.promise]).catch(
       (error: unknown) => {
-        if (!this.#signal.aborted) throw error;
+        this.#over = error as Error;
+        this.#next?.reject(error);
+        const givesOne = error instanceof TransportError && error.code === 'UNSUPPORTED';
+        if (!this.#signal.aborted && !givesOne) throw error;
       },
     );
   }
 
-  /** Gives the next connection that comes, whatever it is. @throws the signal's reason */
+  /** Gives the next connection that comes, whatever it is. @throws the signal's reason, or why none can come */
   next(): Promise<Transport> {
     const next = Promise.withResolvers<Transport>();
     this.#next = next;
+    if (this.#over !== undefined) next.reject(this.#over);
     this.#signal.addEventListener('abort', () => next.reject(this.#signal.reason), { once: true });
     return next.promise;
   }
