@@ -75,8 +75,8 @@ export class KeptGuest extends MappedRamWriter implements Disposable {
     this.#directory = directory;
   }
 
-  override finish(): void {
-    super.finish();
+  override async finish(): Promise<void> {
+    await super.finish();
     this.isFinished = true;
   }
 

@@ -104,6 +104,20 @@ describe('wherry receive', () => {
   });
 
   test.each([
+    ['exec', (path: string) => `exec:cat '${path}'`],
+    ['file', (path: string) => `file:${path}`],
+  ])('keeps a stream as a stream, each page once, from %s', async (_, uriOf) => {
+    const input = join(directory, 'input');
+    writeFileSync(input, smallStream());
+    await using receiver = new Receiver(uriOf(input), file, '--format', 'stream');
+    expect(await receiver.exit()).toBe(0);
+    const kept = readFileSync(file);
+    expect(contentsOf(kept)).toEqual(contentsOf(smallStream()));
+    expect(kept.length).toBeLessThan(smallStream().length); // a page less, which came twice
+    expect(readdirSync(directory).sort()).toEqual(['input', 'kept.qevm']);
+  });
+
+  test.each([
     ['nonsense', Buffer.from('GET / HTTP/1.0\r\n\r\n'), 'This is not a migration stream'],
     ['half a stream', smallStream().subarray(0, 5000), 'ends too early'],
     ['nothing', new Uint8Array(0), 'ends too early'],

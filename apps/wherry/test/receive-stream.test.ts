@@ -233,9 +233,7 @@ describe('a migration with a return path', () => {
   test('gets SHUT 1 when the file cannot be finished', async () => {
     const source = new ScriptedSource([withReturnPath().end(vmdesc)], 'silence');
     using guest = KeptGuest.create();
-    guest.finish = () => {
-      throw new Error('disk full');
-    };
+    guest.finish = () => Promise.reject(new Error('disk full'));
     await expect(new StreamReceiver(source, guest, quick).receive()).rejects.toThrow('disk full');
     expect(source.replies.at(-1)).toEqual({ name: 'shut', status: 1 });
   });
@@ -244,7 +242,7 @@ describe('a migration with a return path', () => {
     const abort = new AbortController();
     const source = new ScriptedSource([withReturnPath().end(vmdesc)], 'silence');
     using guest = KeptGuest.create();
-    guest.finish = () => abort.abort(new Error('interrupted'));
+    guest.finish = async () => abort.abort(new Error('interrupted'));
     const receiver = new StreamReceiver(source, guest, { ...quick, signal: abort.signal });
     await expect(receiver.receive()).rejects.toThrow('interrupted');
     expect(source.replies.at(-1)).toEqual({ name: 'shut', status: 1 });

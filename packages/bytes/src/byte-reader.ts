@@ -32,6 +32,11 @@ export class ByteReader {
    * it wants them. Who reads a file can {@link ByteReader.jump} over them instead of reading.
    */
   unwantedBytes = 0;
+  /**
+   * Whether the bytes at hand may be the last ones, while the parser waits to know: who reads from a
+   * peer that may have fallen silent can then call {@link ByteReader.finish}.
+   */
+  mayBeOver = false;
 
   constructor(options: ByteReaderOptions = {}) {
     this.#fixed = options.storage !== undefined;

@@ -282,6 +282,42 @@ describe('a section of a device that nobody knows', () => {
       ),
     );
   });
+  it.each([
+    ['zeros, as a timer has', [0, 0, 0, 0, 0, 0, 0, 0]],
+    ['the type of a section and no name', [4, 0, 0, 0, 1, 0, 9, 9]],
+    ['the type of a section and no text', [4, 0, 0, 0, 1, 2, 0x61, 9]],
+    ['the type of a command that nobody has', [8, 0xff, 1, 2]],
+  ])('goes on behind what looks like its footer and %s', (_, behind) => {
+    const body = bytesOf((w) => {
+      w.u8(1);
+      writeFooter(w, 0);
+      w.raw(Uint8Array.from(behind));
+    });
+    const wire = bytesOf((w) => {
+      w.raw(body);
+      writeFooter(w, 0);
+      writeSectionHead(w, { kind: 'full', sectionId: 1, idstr: 'dev', instanceId: 0, version: 1 });
+    });
+    expect(parseSlowly(wire, (r) => readBody(r, 0, 'timer'))).toEqual(body);
+  });
+
+  it('may be the last of a stream: the reader says so while it waits for the end', () => {
+    const reader = new ByteReader();
+    reader.push(
+      bytesOf((w) => {
+        w.u8(1);
+        writeFooter(w, 5);
+        w.u8(0);
+      }),
+    );
+    const body = readBody(reader, 5, 'dev');
+    expect(body.next().done).toBe(false);
+    expect(reader.mayBeOver).toBe(true);
+    reader.finish();
+    expect(body.next()).toEqual({ done: true, value: Uint8Array.of(1) });
+    expect(reader.mayBeOver).toBe(false);
+  });
+
   it('that looks like nothing but footers is read in one go', () => {
     const wire = new Uint8Array(8 << 20).fill(0x7e);
     const reader = ByteReader.over(wire);

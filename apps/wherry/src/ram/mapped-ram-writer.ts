@@ -188,7 +188,7 @@ export class MappedRamWriter implements RamSink {
   }
 
   /** Writes what is left, the bitmaps too, and waits until the file is safe. */
-  finish(): void {
+  async finish(): Promise<void> {
     for (const { place, present } of this.#blocks.values()) {
       this.#writes.write(this.#fd, present, place.bitmapOffset);
     }

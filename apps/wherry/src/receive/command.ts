@@ -6,7 +6,7 @@ import {
   type TlsCredentials,
   TransportError,
 } from '@wherry/transport';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { CliError } from '../cli-error.ts';
 import { type Diagnosis, diagnose, formatDiagnosis } from '../inspect/diagnosis.ts';
 import { escapeControls } from '../inspect/output.ts';
@@ -16,8 +16,13 @@ import { KeptFile } from './kept-file.ts';
 import { ReceiveProgress } from './progress.ts';
 import { StreamReceiver } from './receive-stream.ts';
 import { formatReceiveReport, type ReceiveReport, reportOf } from './report.ts';
+import { StreamWriter } from './stream-writer.ts';
+
+const FORMATS = ['mapped-ram', 'stream'] as const;
+type Format = (typeof FORMATS)[number];
 
 interface ReceiveFlags {
+  readonly format: Format;
   readonly switchoverAck?: boolean;
   readonly tlsCreds?: string;
   readonly json?: boolean;
@@ -29,6 +34,11 @@ export function receiveCommand(): Command {
     .description('receive a migration from QEMU and keep the guest in a file')
     .argument('<uri>', 'where to listen: tcp:HOST:PORT (port 0 takes a free one) or unix:PATH')
     .argument('<file>', 'the file to keep the guest in; it appears when the guest is whole')
+    .addOption(
+      new Option('--format <format>', 'how to keep it: loads from 9.0 on, or in any release')
+        .choices(FORMATS)
+        .default('mapped-ram'),
+    )
     .option('--switchover-ack', 'acknowledge the switchover: the source has switchover-ack on')
     .option(
       '--tls-creds <dir>',
@@ -38,9 +48,11 @@ export function receiveCommand(): Command {
     .addHelpText(
       'after',
       `
-Load the file with the same QEMU command line (9.0 or newer), -incoming defer, and in QMP:
+Load the file at the same QEMU command line. A stream: -incoming "exec:cat FILE". A mapped-ram file: QEMU 9.0
+or newer with -incoming defer, and in QMP:
   migrate-set-capabilities {"capabilities": [{"capability": "mapped-ram", "state": true}]}
-  migrate-incoming {"uri": "file:FILE"}`,
+  migrate-incoming {"uri": "file:FILE"}
+Either: wherry send FILE URI`,
     )
     .action((uri: string, file: string, flags: ReceiveFlags) =>
       receiveUntilSignal(uri, file, flags),
@@ -50,7 +62,7 @@ Load the file with the same QEMU command line (9.0 or newer), -incoming defer, a
 async function receiveUntilSignal(
   uri: string,
   path: string,
-  { json: isJson = false, switchoverAck = false, tlsCreds }: ReceiveFlags,
+  { json: isJson = false, switchoverAck = false, tlsCreds, format }: ReceiveFlags,
 ): Promise<void> {
   const interrupt = new AbortController();
   const onSignal = (signal: NodeJS.Signals): void => {
@@ -64,6 +76,7 @@ async function receiveUntilSignal(
       signal: interrupt.signal,
       isQuiet: isJson,
       tls,
+      format,
       acknowledgesSwitchover: switchoverAck,
     });
     console.log(isJson ? JSON.stringify(report) : escapeControls(formatReceiveReport(report)));
@@ -105,6 +118,8 @@ export interface ReceiveOptions {
   readonly tls?: TlsCredentials | undefined;
   /** Whether to leave out the progress. */
   readonly isQuiet?: boolean;
+  /** How to keep the guest (default `mapped-ram`). */
+  readonly format?: Format;
   /** Whether to acknowledge the switchover: the source has `switchover-ack` on. */
   readonly acknowledgesSwitchover?: boolean;
   /** Hears of the URI that was really bound. */
@@ -122,6 +137,8 @@ export async function receive(
   options: ReceiveOptions = {},
 ): Promise<ReceiveReport> {
   const file = await KeptFile.create(path);
+  const pages = options.format === 'stream' ? await KeptFile.create(`${path}.pages`) : file;
+  const sink = pages === file ? new MappedRamWriter(file.fd) : new StreamWriter(pages, file);
   try {
     await using listener = await openListener(uri, options);
     process.stderr.write(`Listening on ${listener.uri}\n`);
@@ -132,7 +149,7 @@ export async function receive(
     const startMs = performance.now();
     const done = new AbortController();
     const extra = new ExtraConnections(listener, done.signal);
-    const receiver = new StreamReceiver(transport, new MappedRamWriter(file.fd), {
+    const receiver = new StreamReceiver(transport, sink, {
       signal: options.signal,
       acknowledgesSwitchover: options.acknowledgesSwitchover ?? false,
       reconnect: (why) => {
@@ -151,8 +168,8 @@ export async function receive(
       await receiver.receive();
       await file.keep();
     } catch (error) {
-      if (receiver.isRunning) await file.leave();
-      throw failureOf(error, receiver, options, file);
+      if (receiver.isRunning) await pages.leave();
+      throw failureOf(error, receiver, options, file.path, pages.temporaryPath);
     } finally {
       progress?.stop();
       done.abort();
@@ -162,6 +179,7 @@ export async function receive(
     return reportOf(receiver, path, performance.now() - startMs);
   } finally {
     await file.discard();
+    await pages.discard();
   }
 }
 
@@ -193,11 +211,12 @@ function failureOf(
   error: unknown,
   receiver: StreamReceiver,
   options: ReceiveOptions,
-  file: KeptFile,
+  path: string,
+  temporaryPath: string,
 ): unknown {
   const result = receiver.isRunning
-    ? `The source has given its guest away, and what came of it is in ${file.temporaryPath}`
-    : `Nothing was kept in ${file.path}`;
+    ? `The source has given its guest away, and what came of it is in ${temporaryPath}`
+    : `Nothing was kept in ${path}`;
   if (options.signal?.aborted !== true) return toFailure(error, receiver.walk.path, result);
   const { exitCode } = options.signal.reason as CliError;
   return new CliError(`Interrupted: ${result}`, exitCode);

@@ -32,8 +32,8 @@ export interface GuestSink extends RamSink {
   discard(block: string, start: number, lengthBytes: number): void;
   /** Gives a bit for each page of a block that came, least significant first, in whole words of 8 bytes. */
   received(block: string): Uint8Array | undefined;
-  /** Waits until everything is safe. */
-  finish(): void;
+  /** Resolves when everything is safe. */
+  finish(): Promise<void>;
 }
 
 /** How long a receiver waits for what may not come, and what ends it. */
@@ -212,11 +212,11 @@ export class StreamReceiver {
       await this.#flushReplies();
       if (walk.model.ram?.multifdFlushes) throw refused('multifd');
       if (walk.model.vmdesc !== undefined) break;
-      copier.settle();
+      copier.settle(reader.offset);
       const room = reader.space();
       const count = await this.#read(room);
-      if (count === undefined) break;
-      if (count === 0) {
+      if (count === undefined && walk.model.eofOffset !== undefined) break;
+      if (!count) {
         reader.finish();
       } else {
         this.#receivedBytes += count;
@@ -228,7 +228,7 @@ export class StreamReceiver {
     const { eofOffset = 0, vmdesc } = walk.model;
     const end = vmdesc === undefined ? eofOffset + 1 : vmdesc.offset + 5 + vmdesc.lengthBytes;
     copier.end(end);
-    this.#sink.finish();
+    await this.#sink.finish();
     this.#options.signal?.throwIfAborted();
     // The point of no return: the source gives its guest up. Nothing below may fail.
     this.#confirmed = true;
@@ -240,10 +240,10 @@ export class StreamReceiver {
 
   /** Reads; undefined when the source waits for SHUT, so that nothing more will come. */
   async #read(into: Uint8Array): Promise<number | undefined> {
-    const { transport, receivedBytes, walk } = this.#connection;
+    const { transport, receivedBytes, walk, reader } = this.#connection;
     const { firstByteMs, vmdescMs } = this.#times;
     const { eofOffset } = walk.model;
-    const isAtEof = eofOffset !== undefined && receivedBytes === eofOffset + 1;
+    const isAtEof = eofOffset === undefined ? reader.mayBeOver : receivedBytes === eofOffset + 1;
     if (isAtEof && this.#isRunning) return undefined; // no vmdesc follows a postcopy
     const read = transport.read(into);
     if (receivedBytes === 0) {

@@ -36,11 +36,11 @@ export class SectionCopier {
     this.#state = 'between';
   }
 
-  /** Copies what is decided on, and keeps what is not: the chunk may then change. */
-  settle(): void {
+  /** Copies what is parsed, before this offset, and keeps what is not decided on: the chunk may then change. */
+  settle(parsed: number): void {
+    if (this.#state === 'copies') this.#copy(parsed);
+    if (this.#state !== 'between') this.#from = parsed;
     const end = this.#chunkOffset + this.#chunk.length;
-    if (this.#state === 'copies') this.#copy(end);
-    if (this.#state !== 'between') this.#from = end;
     this.#held = Buffer.concat(this.#pieces(this.#from, end));
   }
 
