@@ -41,7 +41,7 @@ export async function writeMappedRam(fd: number, guest: StoredGuest, pace: Pace)
       await pace.wrote(bytes.length);
     }
   }
-  writer.finish();
+  await writer.finish();
 }
 
 function copy(writer: MappedRamWriter, guest: StoredGuest, ranges: readonly FileRange[]): void {

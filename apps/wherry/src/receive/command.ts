@@ -138,7 +138,9 @@ export async function receive(
 ): Promise<ReceiveReport> {
   const file = await KeptFile.create(path);
   const pages = options.format === 'stream' ? await KeptFile.create(`${path}.pages`) : file;
-  const sink = pages === file ? new MappedRamWriter(file.fd) : new StreamWriter(pages, file);
+  const signal = options.signal ?? new AbortController().signal;
+  const sink =
+    pages === file ? new MappedRamWriter(file.fd) : new StreamWriter(pages, file, signal);
   try {
     await using listener = await openListener(uri, options);
     process.stderr.write(`Listening on ${listener.uri}\n`);

@@ -1,37 +1,33 @@
 import { fsyncSync } from 'node:fs';
-import { StoredSource } from '@wherry/migration';
-import { connect } from '@wherry/transport';
+import { Pace } from '../convert/pace.ts';
+import { writeStream } from '../convert/write-stream.ts';
 import { MappedRamWriter } from '../ram/mapped-ram-writer.ts';
 import { openStoredGuest } from '../stored/open-guest.ts';
-import { wallClock } from '../wall-clock.ts';
 import type { KeptFile } from './kept-file.ts';
 
-/** Keeps a guest as a stream with each page once: a mapped-ram file first, which is then sent to a file. */
+/** Keeps a guest as a stream with each page once: as a mapped-ram file first, which is then converted. */
 export class StreamWriter extends MappedRamWriter {
   readonly #pages: KeptFile;
   readonly #stream: KeptFile;
+  readonly #signal: AbortSignal;
 
   /**
    * @param pages takes the guest while it comes; the caller removes it
    * @param stream takes the stream
+   * @param signal ends the conversion
    */
-  constructor(pages: KeptFile, stream: KeptFile) {
+  constructor(pages: KeptFile, stream: KeptFile, signal: AbortSignal) {
     super(pages.fd);
     this.#pages = pages;
     this.#stream = stream;
+    this.#signal = signal;
   }
 
   override async finish(): Promise<void> {
     await super.finish();
     using opened = await openStoredGuest(this.#pages.temporaryPath, true);
-    const source = new StoredSource({
-      guest: opened.guest,
-      transport: await connect({ kind: 'file', path: this.#stream.temporaryPath, offset: 0 }),
-      clock: wallClock,
-      returnPath: false,
-      postcopy: false,
-    });
-    if ((await source.run()) !== 'completed') throw source.error;
+    using pace = new Pace(this.#stream.path, 0, this.#signal, true);
+    await writeStream(this.#stream.fd, opened.guest, pace, this.#signal);
     fsyncSync(this.#stream.fd);
   }
 }
