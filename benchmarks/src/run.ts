@@ -7,6 +7,7 @@ import { faultCases } from './fault-cases.ts';
 import { guestSizeCases } from './guest-size-cases.ts';
 import type { Measurement } from './measurement.ts';
 import { migrationCases } from './migration-cases.ts';
+import { restoreCases } from './restore-cases.ts';
 import { drawTable } from './table.ts';
 import { vmstateCases } from './vmstate-cases.ts';
 
@@ -57,9 +58,12 @@ if (options.help) {
 }
 const { only, quick } = options;
 const engine = [...engineCases(SIZES), ...vmstateCases()].filter(({ name }) => only.test(name));
-const migrations = [...migrationCases(), ...guestSizeCases(), ...faultCases()].filter(({ name }) =>
-  only.test(name),
-);
+const migrations = [
+  ...migrationCases(),
+  ...guestSizeCases(),
+  ...faultCases(),
+  ...restoreCases(),
+].filter(({ name }) => only.test(name));
 const commands = commandCases().filter(({ name }) => only.test(name));
 if (engine.length + commands.length + migrations.length === 0) refuse(`No case matches ${only}.`);
 

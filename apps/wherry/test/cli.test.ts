@@ -151,17 +151,20 @@ describe('wrong usage is told in one line, with what to do', () => {
 });
 
 describe('help', () => {
-  test.each(['demo', 'host', 'migrate', 'inspect', 'receive'])('of %s', async (command) => {
-    const { code, stdout, stderr } = await lab.run([command, '--help']);
-    expect([code, stderr]).toEqual([0, '']);
-    expect(stdout).toMatch(new RegExp(`^Usage: wherry ${command} `));
-    for (const line of stdout.split('\n')) expect(line.length, line).toBeLessThanOrEqual(80);
-  });
+  test.each(['demo', 'host', 'migrate', 'inspect', 'receive', 'send', 'convert'])(
+    'of %s',
+    async (command) => {
+      const { code, stdout, stderr } = await lab.run([command, '--help']);
+      expect([code, stderr]).toEqual([0, '']);
+      expect(stdout).toMatch(new RegExp(`^Usage: wherry ${command} `));
+      for (const line of stdout.split('\n')) expect(line.length, line).toBeLessThanOrEqual(80);
+    },
+  );
 
   test('of wherry itself names the commands', async () => {
     const { code, stdout } = await lab.run(['--help']);
     expect(code).toBe(0);
-    for (const command of ['demo', 'host', 'migrate', 'inspect', 'receive']) {
+    for (const command of ['demo', 'host', 'migrate', 'inspect', 'receive', 'send', 'convert']) {
       expect(stdout).toMatch(new RegExp(`^ {2}${command} +\\S`, 'm'));
     }
     expect((await lab.run(['--version'])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);

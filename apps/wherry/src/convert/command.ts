@@ -21,7 +21,7 @@ type Format = 'stream' | 'mapped-ram' | 'raw' | 'elf';
 
 interface ConvertOptions {
   readonly to: Format;
-  readonly map: readonly MapOption[];
+  readonly map?: readonly MapOption[];
   readonly arch?: Architecture;
   readonly json?: boolean;
 }
@@ -59,7 +59,6 @@ export function convertCommand(): Command {
       '--map <block[@start-end]=address>',
       'where the guest has a RAM block, or a range of it, for raw and elf; repeatable',
       addMap,
-      [],
     )
     .addOption(
       new Option('--arch <name>', 'processor of a core file, with --map').choices([
@@ -75,7 +74,7 @@ export function convertCommand(): Command {
 Formats:
   stream      each page once: -incoming "exec:cat FILE" of any release
   mapped-ram  each page in its place: -incoming file:FILE, from QEMU 9.0 on
-  raw         the guest's physical memory, an address being an offset in the file
+  raw         the guest's physical memory: an address is an offset in the file
   elf         a core file of physical memory and registers, for gdb and the like
 
 Examples:
@@ -87,7 +86,7 @@ Examples:
 
 async function convert(from: string, to: string, options: ConvertOptions): Promise<void> {
   const isImage = options.to === 'raw' || options.to === 'elf';
-  if (!isImage && (options.map.length > 0 || options.arch !== undefined)) {
+  if (!isImage && (options.map !== undefined || options.arch !== undefined)) {
     throw new CliError('--map and --arch are for raw and elf: streams have no addresses', 2);
   }
   const startMs = performance.now();
@@ -143,7 +142,7 @@ async function write(
     return undefined;
   }
   const machineType = model.configuration?.machineType;
-  const { segments, architecture } = memoryMap(machineType, guest.blocks, options.map);
+  const { segments, architecture } = memoryMap(machineType, guest.blocks, options.map ?? []);
   const last = segments.at(-1)!;
   if (options.to === 'raw') {
     const placed = segments.map((segment) => ({ ...segment, fileOffset: segment.gpa }));
@@ -192,7 +191,7 @@ function format(report: ConvertReport): string {
 }
 
 /** Adds one `--map`. @throws InvalidArgumentError */
-function addMap(text: string, maps: readonly MapOption[]): readonly MapOption[] {
+function addMap(text: string, maps: readonly MapOption[] = []): readonly MapOption[] {
   const number = '(0x[0-9a-f]{1,13}|\\d{1,15}[KMGT]?)';
   const match = new RegExp(`^(.+?)(?:@${number}-${number})?=${number}$`, 'i').exec(text);
   if (match === null) {

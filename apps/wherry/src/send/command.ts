@@ -14,7 +14,7 @@ import { formatSendReport, type SendReport } from './report.ts';
 interface SendOptions {
   readonly postcopy?: boolean;
   readonly recover?: boolean;
-  readonly pageSize: PageSizes;
+  readonly pageSize?: PageSizes;
   readonly log?: string;
   readonly json?: boolean;
 }
@@ -37,7 +37,6 @@ export function sendCommand(): Command {
       '--page-size <block=size>',
       'host pages of a RAM block at the destination, as pc.ram=2M; for postcopy; repeatable',
       addPageSize,
-      new Map(),
     )
     .option('--log <file>', 'QEMU’s log at the destination, to say why it refuses')
     .option('--json', 'print one JSON object at the end')
@@ -48,10 +47,11 @@ Examples:
   wherry send guest.qevm tcp:192.0.2.7:4444
   wherry send guest.qevm unix:/run/incoming.sock --postcopy
 
-For postcopy the destination needs postcopy-ram: start it with -incoming defer, then
-migrate-set-capabilities and migrate-incoming.
+For postcopy the destination needs postcopy-ram: start it with -incoming defer,
+then migrate-set-capabilities and migrate-incoming.
 
-Exit codes: 0 the destination has the guest, 1 it has not, 2 wrong usage, 3 a postcopy is paused.`,
+Exit codes: 0 the destination has the guest, 1 it has not, 2 wrong usage,
+3 a postcopy is paused.`,
     )
     .action((file: string, uri: string, options: SendOptions) => send(file, uri, options));
 }
@@ -68,7 +68,7 @@ async function send(path: string, uri: string, options: SendOptions): Promise<vo
   };
   using opened = await openStoredGuest(path, options.json === true);
   const { guest, model } = opened;
-  const pageSizes = options.pageSize;
+  const pageSizes: PageSizes = options.pageSize ?? new Map();
   checkPageSizes(pageSizes, guest.blocks);
   const indexMs = performance.now() - startMs;
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);

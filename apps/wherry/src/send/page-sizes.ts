@@ -9,7 +9,7 @@ const LEAST_BYTES = 4096;
 const MOST_BYTES = 2 ** 30;
 
 /** Adds one `--page-size BLOCK=SIZE`. @throws InvalidArgumentError */
-export function addPageSize(text: string, sizes: PageSizes): PageSizes {
+export function addPageSize(text: string, sizes: PageSizes = new Map()): PageSizes {
   const at = text.lastIndexOf('=');
   if (at <= 0) throw new InvalidArgumentError(`'${text}' is no BLOCK=SIZE, such as pc.ram=2M.`);
   const bytes = parseSize(text.slice(at + 1));
