@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { MigrationParameters } from '@wherry/qmp';
 import { describe, expect } from 'vitest';
 import { expectSamePages, hostOptions, startQemu, streamOf } from '../host-twin.ts';
-import { receiveMultifd } from '../multifd-destination.ts';
+import { receiveMultifd, sendMultifd } from '../multifd-ends.ts';
 import { peerTest } from '../peer-test.ts';
 import { type Release, releases } from '../peers/peers.ts';
 import { QemuProcess } from '../qemu.ts';
@@ -45,9 +45,6 @@ const parametersOf = ({ channels, compression, detection }: Cell): MigrationPara
   ...(detection === undefined ? {} : { 'zero-page-detection': detection }),
 });
 
-const machineArgs = ({ machine }: Cell, option: string): string[] =>
-  machine === undefined ? [] : [option, machine];
-
 describe('multifd from a simulated host into a real QEMU', () => {
   for (const release of releases) {
     // The simulated devices are those of this machine type.
@@ -55,14 +52,7 @@ describe('multifd from a simulated host into a real QEMU', () => {
       peerTest(release, `${title(cell)}, every page equal`, async (peer) => {
         await using qemu = await startQemu(peer, ['-S'], false);
         const path = join(qemu.directory, 'host.qmp');
-        const guest = [
-          '--paused',
-          '--fill',
-          '0.7',
-          '--seed',
-          '5',
-          ...machineArgs(cell, '--machine'),
-        ];
+        const guest = ['--paused', '--fill', '0.7', '--seed', '5'];
         await using _ = await SimulatedHost.start(path, hostOptions(guest, false));
         const report = await migrate(path, join(qemu.directory, 'second.sock'), 'tcp:127.0.0.1:0', [
           ...['--max-bandwidth', '0', '--multifd-channels', `${cell.channels}`],
@@ -74,6 +64,40 @@ describe('multifd from a simulated host into a real QEMU', () => {
           capabilities: [{ capability: 'multifd', state: false }],
         });
         await expectSamePages(await streamOf(qemu), guest);
+      });
+    }
+  }
+});
+
+describe('multifd of a newer machine type into a real QEMU', () => {
+  for (const release of releases) {
+    for (const cell of cellsOf(release).filter(({ machine }) => machine !== undefined)) {
+      peerTest(release, `${title(cell)}, every page equal`, async (peer) => {
+        const { channels, compression, machine = '', detection = 'multifd' } = cell;
+        await using first = await QemuProcess.start(peer, { machine, ram: '16M' });
+        await first.waitForPass(2);
+        await first.migrate('exec:cat > plain.stream');
+        const like = readFileSync(join(first.directory, 'plain.stream'));
+
+        await using qemu = await QemuProcess.start(peer, {
+          ...{ machine, ram: '16M', incoming: 'defer', args: ['-S'] },
+        });
+        const port = await qemu.listenTcp({
+          capabilities: ['multifd'],
+          parameters: parametersOf(cell),
+        });
+        const uri = `tcp:127.0.0.1:${port}`;
+        const source = await sendMultifd({ like, channels, compression }, uri, detection);
+        expect([source.status, source.error]).toEqual(['completed', undefined]);
+        expect(source.info.ram?.duplicate).toBeGreaterThan(1000);
+        await qemu.waitForMigration();
+        await qemu.qmp.execute('migrate-set-capabilities', {
+          capabilities: [{ capability: 'multifd', state: false }],
+        });
+        const expected = ramOf(like);
+        for (const [name, bytes] of ramOf(await streamOf(qemu))) {
+          expect([name, Buffer.compare(bytes, expected.get(name)!)]).toEqual([name, 0]);
+        }
       });
     }
   }

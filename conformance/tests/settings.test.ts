@@ -22,7 +22,21 @@ const CHANGES: readonly MigrationParameters[] = [
   { 'xbzrle-cache-size': 3 * 2 ** 20 },
   { 'xbzrle-cache-size': 2 ** 20 },
   { 'downtime-limit': 2_000_001 },
+  { 'multifd-channels': 0 },
+  { 'multifd-channels': 16 },
+  { 'multifd-zlib-level': 10 },
+  { 'multifd-zlib-level': 9 },
+  { 'multifd-zstd-level': 21 },
+  { 'multifd-zstd-level': 20 },
+  { 'multifd-compression': 'zstd' },
+  { 'zero-page-detection': 'none' },
 ];
+
+/** What does not go together. */
+const EXCLUSIVE = [
+  ['multifd', 'postcopy-ram'],
+  ['multifd', 'xbzrle'],
+] as const;
 
 /** Answers to the changes, the parameters afterwards, and the statistics of a migration. */
 async function ask(
@@ -33,6 +47,15 @@ async function ask(
   for (const change of CHANGES) {
     answers.push(
       await client.execute('migrate-set-parameters', change).then(
+        () => 'taken',
+        (error: Error) => error.message,
+      ),
+    );
+  }
+  for (const pair of EXCLUSIVE) {
+    const capabilities = pair.map((capability) => ({ capability, state: true }));
+    answers.push(
+      await client.execute('migrate-set-capabilities', { capabilities }).then(
         () => 'taken',
         (error: Error) => error.message,
       ),
