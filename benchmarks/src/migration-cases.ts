@@ -71,7 +71,8 @@ async function measureBesideQemu(
     if (warm && peer !== undefined) await warmMemory(peer, 1.25 * guest.ramBytes);
   };
   if (peer !== undefined || !warm) {
-    for (let run = 0; run < runs; run++) {
+    const isJudged = compared.some(({ mark }) => mark !== undefined);
+    for (let run = 0; run < (isJudged ? runs : Math.min(runs, 2)); run++) {
       wherry.push(await migrate(wherryHosts(guest), guest, beforehand));
       if (peer !== undefined) qemu.push(await migrate(qemuHosts(peer, guest), guest, beforehand));
     }
