@@ -9,6 +9,7 @@ export const CAPABILITIES = [
   'events',
   'return-path',
   'postcopy-ram',
+  'release-ram',
   'postcopy-blocktime',
   'x-ignore-shared',
   'background-snapshot',

@@ -35,7 +35,7 @@ export {
 } from './multifd-receive.ts';
 export { MultifdSendChannel, type MultifdSendOptions } from './multifd-send.ts';
 export { DEFAULT_PARAMETERS, type Parameters, setParameters } from './parameters.ts';
-export { checkCanPause } from './postcopy-pause.ts';
+export { checkCanPause, checkCanResume } from './postcopy-pause.ts';
 export { withPrefix } from './prefixed-transport.ts';
 export { SourceMigration } from './source.ts';
 export type { DeviceState } from './source-frames.ts';

@@ -1,3 +1,4 @@
+import type { Capabilities } from './capabilities.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MigrationStatus } from './migration-info.ts';
 
@@ -18,4 +19,18 @@ export function checkCanPause(status: MigrationStatus): void {
 /** Makes the reason of a connection that is dropped on demand. */
 export function pausedByUser(): MigrationError {
   return new MigrationError('PAUSED', 'Postcopy migration is paused by the user');
+}
+
+/**
+ * Refuses to go on where what was lost on its way cannot be sent again.
+ *
+ * @throws MigrationError `STATE`, with QEMU's text
+ * @see migrate_prepare in QEMU's migration/migration.c
+ */
+export function checkCanResume(capabilities: Capabilities): void {
+  if (!capabilities.has('release-ram')) return;
+  throw new MigrationError(
+    'STATE',
+    'Postcopy recovery cannot work when release-ram capability is set',
+  );
 }

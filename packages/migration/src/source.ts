@@ -15,7 +15,7 @@ import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
 import { MultifdSource } from './multifd-source.ts';
 import { postcopyAdvice } from './postcopy-advice.ts';
-import { checkCanPause, pausedByUser } from './postcopy-pause.ts';
+import { checkCanPause, checkCanResume, pausedByUser } from './postcopy-pause.ts';
 import { RequestedPages } from './requested-pages.ts';
 import {
   destinationClosed,
@@ -231,6 +231,7 @@ export class SourceMigration {
     if (this.#status !== 'postcopy-paused') {
       throw new MigrationError('STATE', 'Cannot resume if there is no paused migration');
     }
+    checkCanResume(this.#options.capabilities);
     const { guest } = this.#options;
     this.#error = undefined;
     this.#setStatus('postcopy-recover-setup');
@@ -489,7 +490,7 @@ export class SourceMigration {
         this.#connection.shut = message.status;
         return;
       case 'pong':
-        if (message.value === 3) this.#packageLoaded = true;
+        if (message.value === 3) this.#guestHasMoved();
         this.#connection.pong();
         return;
       case 'req-pages':
@@ -510,6 +511,13 @@ export class SourceMigration {
       default: // switchover-ack was not agreed on
         throw unexpected(message);
     }
+  }
+
+  /** The destination has the package: this side does not run the guest again. */
+  #guestHasMoved(): void {
+    this.#packageLoaded = true;
+    const isSure = this.#commitment === 'postcopy';
+    if (isSure && this.#options.capabilities.has('release-ram')) this.#sender.releaseSent();
   }
 
   #succeed(): void {

@@ -25,6 +25,7 @@ import type {
   Run,
   SenderSegment,
 } from './ram-chunk.ts';
+import { releasePages, releaseSent } from './release-sent.ts';
 import { RequestQueue } from './request-queue.ts';
 import { XbzrleCache, type XbzrleStatistics } from './xbzrle-cache.ts';
 
@@ -47,6 +48,7 @@ export class RamSender {
   #owed = 0;
   #roundComplete = false;
   #postcopy = false;
+  #releases = false;
   readonly #main: Channel = { named: undefined, unfinished: undefined };
   /** Where requests are answered: the main channel too, unless they have one of their own. */
   readonly #urgent: Channel;
@@ -192,6 +194,16 @@ export class RamSender {
   oweMissing(block: RamBlock, received: Uint8Array): void {
     this.#owed += oweMissing(this.#segments, block, received);
     this.startRound();
+  }
+
+  /**
+   * Forgets each host page from now on once it was encoded in postcopy, and those that were before: they
+   * read as missing, and cannot be sent again.
+   * @see QEMU migration/ram.c: ram_release_page
+   */
+  releaseSent(): void {
+    this.#releases = true;
+    releaseSent(this.#ram);
   }
 
   /** Sends whole host pages from now on, requested ones first. */
@@ -404,6 +416,10 @@ export class RamSender {
     }
     const isInside = this.#postcopy && run.page < run.end && run.page % perHost !== 0;
     const end = run.page - (run.page % perHost) + perHost;
+    if (this.#releases) {
+      const { firstPage } = run.segment.plan;
+      releasePages(block, firstPage + from - (from % perHost), firstPage + run.page);
+    }
     chunk.channel.unfinished = isInside ? { segment: run.segment, page: run.page, end } : undefined;
     if (chunk.channel === this.#main && !isInside) this.#mainIsAwaited = false;
     return run.page >= run.end;

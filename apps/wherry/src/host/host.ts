@@ -4,6 +4,7 @@ import {
   type Capabilities,
   type Capability,
   checkCanPause,
+  checkCanResume,
   checkCapabilities,
   checkMigratable,
   DestinationMigration,
@@ -333,6 +334,7 @@ export class Host {
       throw new MigrationError('STATE', 'Cannot resume if there is no paused migration');
     }
     const parsed = parseUri(uri);
+    checkCanResume(this.capabilities);
     checkChannels(this.capabilities, parsed);
     const connecting = connect(parsed, { signal: this.#closing.signal });
     const openChannel: OpenChannel = (signal) => connect(parsed, { signal });
