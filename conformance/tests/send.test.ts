@@ -132,6 +132,22 @@ describe.each(releases)('wherry send to %s', (release) => {
     await expectGoesOn(source, destination);
   });
 
+  peerTest(release, 'pages that the guest waits for come before the others', async (peer) => {
+    const rangeStart = 200 * 2 ** 20;
+    const guest = { rangeStart, rangeEnd: rangeStart + 64 * 4096 };
+    await using source = await QemuProcess.start(peer, { ram: '256M', guest });
+    const file = await save(source, 'stream');
+    await using destination = await QemuProcess.start(peer, {
+      ...{ ram: '256M', guest, incoming: 'defer' },
+    });
+    await destination.listen('unix:in.sock', { capabilities: ['postcopy-ram'] });
+    const uri = `unix:${join(destination.directory, 'in.sock')}`;
+    const { exitCode, stdout } = await send(file, uri, '--postcopy');
+    expect(exitCode).toBe(0);
+    expect(JSON.parse(stdout).requests).toBeGreaterThan(0);
+    await expectGoesOn(source, destination);
+  });
+
   peerTest(release, 'a guest goes on in huge pages, postcopy', async (peer, skip) => {
     const pages = HugePages.reserve(4);
     if (!(pages instanceof HugePages)) return skip(pages.missing);

@@ -147,6 +147,25 @@ describe('wherry send', () => {
     });
   });
 
+  test('ends on an interrupt, also before a destination that does nothing', async () => {
+    const [file, path] = [await lab.path('small.qevm'), await lab.path('silent')];
+    writeFileSync(file, smallStream());
+    const server = createServer();
+    server.listen(path);
+    await once(server, 'listening');
+    const connected = once(server, 'connection');
+    const sending = lab.start(['send', file, `unix:${path}`]);
+    const [socket] = await connected;
+    sending.child.kill('SIGINT');
+    const { code, stderr } = await sending.ended;
+    socket.destroy();
+    server.close();
+    expect({ code, stderr }).toEqual({
+      code: 130,
+      stderr: 'wherry: Interrupted: the guest is still in the file\n',
+    });
+  });
+
   test.each([
     [['no-such-file', 'tcp:127.0.0.1:1'], 2, 'there is no such file'],
     [['FILE', 'tpc:127.0.0.1:1'], 2, 'A migration URI is not valid'],

@@ -112,11 +112,13 @@ function checkWhole(model: StreamModel): readonly RamBlockModel[] {
       `A length is damaged; up to ${MAX_PAGES} pages are read`,
     );
   }
-  const isSomewhere = ram.blocks.some(({ mapped, pages }) => {
-    const { page, zero, xbzrle, compress } = pages;
-    return mapped !== undefined || page + zero + xbzrle + compress > 0;
-  });
-  if (!isSomewhere || ram.multifdFlushes > 0) {
+  // Zero pages go over the main channel in any case, also where multifd sends no mark of its own.
+  const isAllZero = ram.blocks.reduce((sum, block) => sum + block.pages.zero, 0) >= pages;
+  const hasContents = ram.blocks.some(
+    ({ mapped, pages: { page, xbzrle, compress } }) =>
+      mapped !== undefined || page + xbzrle + compress > 0,
+  );
+  if (ram.multifdFlushes > 0 || !(hasContents || isAllZero)) {
     throw incomplete(
       'the main channel of multifd',
       'The pages went over the channels of multifd: save the guest with multifd off, or with mapped-ram',
