@@ -16,20 +16,23 @@ const GUEST = ['--paused', '--fill', '1', '--seed', '5'];
 
 for (const release of RELEASES) {
   describe(`a mapped-ram file and QEMU ${release}`, () => {
-    for (const offset of [0, 0x1000]) {
+    for (const [offset, capabilities] of [
+      [0, ['mapped-ram']],
+      [0x1000, ['mapped-ram', 'multifd']],
+    ] as const) {
       peerTest(
         release,
-        `a simulated host writes it, QEMU loads it from ${offset} on`,
+        `a host writes it from ${offset} on with ${capabilities.join(' and ')}, QEMU loads it`,
         async (peer) => {
           await using qemu = await startQemu(peer, ['-S'], false);
           const path = join(qemu.directory, 'host.qmp');
           const uri = `file:${join(qemu.directory, 'guest.mapped')},offset=${offset}`;
           await using _ = await SimulatedHost.start(path, hostOptions(GUEST, false));
-          await saveGuest(path, uri, ['mapped-ram']);
-          await qemu.listen(uri, { capabilities: ['mapped-ram'] });
+          await saveGuest(path, uri, capabilities);
+          await qemu.listen(uri, { capabilities });
           await qemu.waitForMigration();
           await qemu.qmp.execute('migrate-set-capabilities', {
-            capabilities: [{ capability: 'mapped-ram', state: false }],
+            capabilities: capabilities.map((capability) => ({ capability, state: false })),
           });
           await expectSamePages(await streamOf(qemu), GUEST);
         },

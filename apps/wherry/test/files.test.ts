@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { expectGuestRuns, Lab, type RunningHost, SMALL_GUEST, untilStatus } from './processes.ts';
@@ -122,6 +123,52 @@ describe('a mapped-ram file', () => {
       'Migration requires seekable transport (e.g. file)',
     );
     await expectGuestRuns(host);
+  });
+});
+
+describe('several threads', () => {
+  const THREADS = [...MAPPED, 'multifd'];
+
+  test.each([
+    [2, false],
+    [5, true],
+  ])('%i of them write and read a mapped-ram file, direct-io %s', async (threads, isDirect) => {
+    const path = await lab.path('guest');
+    const settings = { 'multifd-channels': threads, 'direct-io': isDirect };
+    const source = await lab.host(BUSY);
+    await source.client.execute('migrate-set-parameters', settings);
+    const { ram } = await save(source, `file:${path},offset=100`, THREADS);
+    expect(ram?.['dirty-sync-count']).toBeGreaterThan(2);
+    expect(statSync(path).size).toBeLessThan(27 * 2 ** 20);
+    const destination = await lab.host([...BUSY, '--incoming', 'defer']);
+    await setCapabilities(destination, THREADS);
+    await destination.client.execute('migrate-set-parameters', settings);
+    await destination.client.execute('migrate-incoming', { uri: `file:${path},offset=100` });
+    await untilStatus(destination, 'completed');
+    await expectGuestRuns(destination);
+    expect((await destination.client.execute('query-migrate-parameters'))['direct-io']).toBe(
+      isDirect,
+    );
+  });
+
+  test('take pages as they are', async () => {
+    const source = await lab.host(SMALL_GUEST);
+    await setCapabilities(source, THREADS);
+    await source.client.execute('migrate-set-parameters', { 'multifd-compression': 'zlib' });
+    await expect(source.client.execute('migrate', { uri: 'file:/dev/null' })).rejects.toThrow(
+      'Cannot use compression with mapped-ram',
+    );
+  });
+
+  test('leave the guest running when the disk is full', async () => {
+    const source = await lab.host([...SMALL_GUEST, '--fill', '1']);
+    await setCapabilities(source, THREADS);
+    // As on a full disk: no byte of a file can lie behind the fourth MiB.
+    execFileSync('prlimit', ['--pid', `${source.process.child.pid}`, `--fsize=${4 * 2 ** 20}`]);
+    await source.client.execute('migrate', { uri: `file:${await lab.path('guest')}` });
+    const { 'error-desc': problem } = await untilStatus(source, 'failed');
+    expect(problem).toMatch(/EFBIG/);
+    await expectGuestRuns(source);
   });
 });
 

@@ -139,10 +139,9 @@ export class OutputChannel {
     underWay.catch(() => {}); // the next flush reports it
   }
 
-  /** Writes bytes at an offset of the file, beside the stream. */
-  async writeAt(bytes: Uint8Array, offset: number): Promise<void> {
-    this.#sent += bytes.length;
-    await this.#transport.file?.writeAt(bytes, offset);
+  /** Counts bytes that go out beside the stream. */
+  count(bytes: number): void {
+    this.#sent += bytes;
   }
 
   /** Resolves when no chunk is on its way any more, sent or failed. */

@@ -26,6 +26,7 @@ import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
 import { type MultifdDestination, receiveChannels } from './multifd-destination.ts';
 import type { MultifdReceivePort } from './multifd-port.ts';
+import type { PageFile } from './page-file.ts';
 import { PageRequests } from './page-requests.ts';
 import { checkPostcopyAdvice, type PostcopyAdvice } from './postcopy-advice.ts';
 import { PostcopyBlocktime } from './postcopy-blocktime.ts';
@@ -46,6 +47,8 @@ export interface DestinationOptions {
   readonly acceptChannel?: OpenChannel;
   /** With the capability `multifd`: the channels in the order of their ids, owned by the migration from now on. */
   readonly multifd?: readonly MultifdReceivePort[];
+  /** With `mapped-ram`: opens what reads the pages, owned by the migration from then on; by default the connection does. */
+  readonly openPageFile?: () => Promise<PageFile | undefined>;
   readonly clock: Clock;
   readonly capabilities: Capabilities;
   /** Whether the guest runs after its arrival when it ran before (QEMU without `-S`); default true. */
@@ -288,7 +291,13 @@ export class DestinationMigration {
     const places = this.#ramLoad.takeMapped();
     if (places.length === 0) return;
     for (const { block, place } of places) await this.#mapped!.addBlock(block, place);
-    if (!this.#loadsBehind) await this.#mapped!.loadAll();
+    if (this.#loadsBehind) return;
+    const pages = await this.#options.openPageFile?.();
+    try {
+      await this.#mapped!.loadAll(pages);
+    } finally {
+      await pages?.close();
+    }
   }
 
   /** Whether the guest is to run before its pages are loaded from the file. */

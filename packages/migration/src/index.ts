@@ -34,6 +34,7 @@ export {
   type MultifdReceiveOptions,
 } from './multifd-receive.ts';
 export { MultifdSendChannel, type MultifdSendOptions } from './multifd-send.ts';
+export type { FilePiece, PageFile, ShortRead } from './page-file.ts';
 export { DEFAULT_PARAMETERS, type Parameters, setParameters } from './parameters.ts';
 export { checkCanPause, checkCanResume } from './postcopy-pause.ts';
 export { withPrefix } from './prefixed-transport.ts';

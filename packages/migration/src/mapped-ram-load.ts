@@ -2,10 +2,14 @@ import { type GuestRam, PageBitmap, type RamBlock, TARGET_PAGE_BYTES } from '@wh
 import { type MappedRamPlace, mappedBitmapBytes } from '@wherry/stream';
 import type { GuestPort } from './guest-port.ts';
 import { MigrationError } from './migration-error.ts';
+import { ConnectionPageFile, type FilePiece, type PageFile } from './page-file.ts';
 import type { SeekableFile } from './transport.ts';
 
 /** Pages that are read at once: so long a request of a vCPU may wait. */
 const READ_PAGES = 256;
+/** What one call reads: enough for several threads. */
+const BATCH_BYTES = 16 * 1024 * 1024;
+const BATCH_PIECES = 1024;
 
 /** Loads the pages of a mapped-ram file, wherever in it they lie. @see read_ramblock_mapped_ram in QEMU's migration/ram.c */
 export class MappedRamLoad {
@@ -23,7 +27,8 @@ export class MappedRamLoad {
   /** Takes up a block of the RAM list: reads which of its pages the file holds. @throws MigrationError */
   async addBlock(block: RamBlock, place: MappedRamPlace): Promise<void> {
     const bytes = new Uint8Array(mappedBitmapBytes(block.lengthBytes, TARGET_PAGE_BYTES));
-    const read = await this.#readAt(bytes, place.bitmapOffset, block);
+    const { bitmapOffset } = place;
+    const read = await this.#try(block, bitmapOffset, () => this.file.readAt(bytes, bitmapOffset));
     if (read < bytes.length) {
       throw this.#truncated(block, 'bitmap', place.bitmapOffset, bytes.length, read);
     }
@@ -32,14 +37,24 @@ export class MappedRamLoad {
     this.#blocks.set(block, { place, bitmap });
   }
 
-  /** Loads all pages of all blocks. @throws MigrationError `RAM_RECORD_INVALID` */
-  async loadAll(): Promise<void> {
+  /** Loads all pages of all blocks, over the connection itself by default. @throws MigrationError `RAM_RECORD_INVALID` */
+  async loadAll(pages: PageFile = new ConnectionPageFile(this.file)): Promise<void> {
+    let batch: FilePiece[] = [];
+    let batchBytes = 0;
     for (const [block, { bitmap }] of this.#blocks) {
       for (const [first, end] of bitmap.runs()) {
-        for (let page = first; page < end; page += READ_PAGES) {
-          await this.#read(block, page, Math.min(page + READ_PAGES, end));
+        for (const piece of this.#pieces(block, first, end)) {
+          batch.push(piece);
+          batchBytes += piece.bytes.length;
+          if (batchBytes < BATCH_BYTES && batch.length < BATCH_PIECES) continue;
+          await this.#read(block, pages, batch);
+          batch = [];
+          batchBytes = 0;
         }
       }
+      if (batch.length > 0) await this.#read(block, pages, batch);
+      batch = [];
+      batchBytes = 0;
     }
   }
 
@@ -85,29 +100,39 @@ export class MappedRamLoad {
     const missing = block.nextMissing(from, to);
     if (missing === undefined) return undefined;
     const end = Math.min(missing.to, missing.from + READ_PAGES);
-    await this.#read(block, missing.from, end);
+    const pages = new ConnectionPageFile(this.file);
+    await this.#read(block, pages, [...this.#pieces(block, missing.from, end)]);
     block.markReceived(missing.from, end);
     ram.faults.wakeAll();
     return end;
   }
 
-  /** Reads pages that the file holds into their memory. */
-  async #read(block: RamBlock, from: number, to: number): Promise<void> {
-    const { place } = this.#blocks.get(block)!;
+  /** Says where pages of a block go to from where in the file. */
+  *#pieces(block: RamBlock, from: number, to: number): Generator<FilePiece> {
+    const { pagesOffset } = this.#blocks.get(block)!.place;
     for (const { firstPage, bytes } of block.fillable(from, to)) {
-      const offset = place.pagesOffset + firstPage * TARGET_PAGE_BYTES;
-      const read = await this.#readAt(bytes, offset, block);
-      if (read < bytes.length) {
-        const page = firstPage + Math.floor(read / TARGET_PAGE_BYTES);
-        throw this.#truncated(block, `page ${page}`, offset, bytes.length, read);
+      for (let at = 0; at < bytes.length; at += READ_PAGES * TARGET_PAGE_BYTES) {
+        const offset = pagesOffset + firstPage * TARGET_PAGE_BYTES + at;
+        yield { bytes: bytes.subarray(at, at + READ_PAGES * TARGET_PAGE_BYTES), offset };
       }
     }
-    this.pages += to - from;
   }
 
-  async #readAt(into: Uint8Array, offset: number, block: RamBlock): Promise<number> {
+  /** Reads pages of a block into their memory. */
+  async #read(block: RamBlock, pages: PageFile, pieces: readonly FilePiece[]): Promise<void> {
+    const short = await this.#try(block, pieces[0]!.offset, () => pages.read(pieces));
+    if (short !== undefined) {
+      const { offset, expectedBytes, foundBytes } = short;
+      const { pagesOffset } = this.#blocks.get(block)!.place;
+      const page = Math.floor((offset - pagesOffset + foundBytes) / TARGET_PAGE_BYTES);
+      throw this.#truncated(block, `page ${page}`, offset, expectedBytes, foundBytes);
+    }
+    this.pages += pieces.reduce((sum, { bytes }) => sum + bytes.length, 0) / TARGET_PAGE_BYTES;
+  }
+
+  async #try<T>(block: RamBlock, offset: number, read: () => Promise<T>): Promise<T> {
     try {
-      return await this.file.readAt(into, offset);
+      return await read();
     } catch (cause) {
       if (cause instanceof MigrationError) throw cause; // this side gave up
       throw new MigrationError(

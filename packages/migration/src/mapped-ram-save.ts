@@ -7,6 +7,11 @@ import {
 } from '@wherry/page-engine';
 import { type MappedRamPlace, placeMappedBlock, writeMappedHeader } from '@wherry/stream';
 import type { OutputChannel } from './channels.ts';
+import { ConnectionPageFile, type FilePiece, type PageFile } from './page-file.ts';
+import type { SeekableFile } from './transport.ts';
+
+/** Bytes that are written at once. */
+const PIECE_BYTES = 1024 * 1024;
 
 /** A block in the file. */
 interface MappedBlock {
@@ -23,17 +28,32 @@ interface MappedBlock {
  */
 export class MappedRamSave {
   readonly #output: OutputChannel;
+  readonly #stream: PageFile;
+  readonly #pages: PageFile;
   readonly #blocks = new Map<RamBlock, MappedBlock>();
   readonly #bitmaps: ReadonlyMap<RamBlock, PageBitmap>;
 
-  private constructor(output: OutputChannel, bitmaps: ReadonlyMap<RamBlock, PageBitmap>) {
+  private constructor(
+    output: OutputChannel,
+    stream: PageFile,
+    pages: PageFile,
+    bitmaps: ReadonlyMap<RamBlock, PageBitmap>,
+  ) {
     this.#output = output;
+    this.#stream = stream;
+    this.#pages = pages;
     this.#bitmaps = bitmaps;
   }
 
-  /** @param ignored blocks that stay out of the file */
+  /**
+   * @param file the connection's
+   * @param pages writes the pages; the connection itself by default
+   * @param ignored blocks that stay out of the file
+   */
   static async create(
     output: OutputChannel,
+    file: SeekableFile,
+    pages: PageFile | undefined,
     ram: GuestRam,
     ignored: ReadonlySet<RamBlock>,
   ): Promise<MappedRamSave> {
@@ -41,7 +61,8 @@ export class MappedRamSave {
     for (const block of ram.blocks) {
       if (!ignored.has(block)) bitmaps.set(block, await PageBitmap.create(block.pageCount));
     }
-    return new MappedRamSave(output, bitmaps);
+    const stream = new ConnectionPageFile(file);
+    return new MappedRamSave(output, stream, pages ?? stream, bitmaps);
   }
 
   /** Writes a block's header; what is gathered next goes behind the block's pages. */
@@ -60,7 +81,8 @@ export class MappedRamSave {
 
   /** Writes the pages of a chunk; resolves when they are on their way. */
   sendChunk(chunk: RamChunk): Promise<void> {
-    return this.#output.bringOut(chunk, async () => {
+    return this.#output.bringOut(chunk, () => {
+      const pieces: FilePiece[] = [];
       for (const { block, firstPage, pages, isZero, bytes } of chunk.runs) {
         const { place, bitmap } = this.#blocks.get(block)!;
         if (isZero) {
@@ -68,8 +90,14 @@ export class MappedRamSave {
           continue;
         }
         bitmap.set(firstPage, firstPage + pages);
-        await this.#output.writeAt(bytes, place.pagesOffset + firstPage * TARGET_PAGE_BYTES);
+        const offset = place.pagesOffset + firstPage * TARGET_PAGE_BYTES;
+        // Cut, so that several threads find some work each.
+        for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
+          pieces.push({ bytes: bytes.subarray(at, at + PIECE_BYTES), offset: offset + at });
+        }
       }
+      this.#output.count(chunk.lengthBytes);
+      return this.#pages.write(pieces);
     });
   }
 
@@ -79,7 +107,13 @@ export class MappedRamSave {
     for (const { place, bitmap } of this.#blocks.values()) {
       const words = new Uint8Array(Math.ceil(bitmap.pages / 64) * 8); // little-endian, as on x86
       words.set(bitmap.bytes);
-      await this.#output.writeAt(words, place.bitmapOffset);
+      this.#output.count(words.length);
+      await this.#stream.write([{ bytes: words, offset: place.bitmapOffset }]);
     }
+  }
+
+  /** Lets go of what writes the pages, when nothing is under way. */
+  close(): Promise<void> {
+    return this.#pages.close();
   }
 }

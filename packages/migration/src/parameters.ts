@@ -35,6 +35,8 @@ export interface Parameters {
   readonly 'cpu-throttle-tailslow': boolean;
   /** Percent of its time that a vCPU sleeps at most. */
   readonly 'max-cpu-throttle': number;
+  /** With `mapped-ram` and `multifd`: pages go past the system's cache of files. */
+  readonly 'direct-io': boolean;
 }
 
 /** QEMU's defaults. */
@@ -53,6 +55,7 @@ export const DEFAULT_PARAMETERS: Parameters = {
   'cpu-throttle-increment': 10,
   'cpu-throttle-tailslow': false,
   'max-cpu-throttle': 99,
+  'direct-io': false,
 };
 
 const MAX_DOWNTIME_MS = 2_000_000;
@@ -134,6 +137,12 @@ const RULES: Readonly<Record<keyof Parameters, readonly Rule[]>> = {
     {
       isMet: (value, all) => isBetween(value, all['cpu-throttle-initial'], 99),
       text: "'max_cpu_throttle' expects an integer in the range of cpu_throttle_initial to 99",
+    },
+  ],
+  'direct-io': [
+    {
+      isMet: (value) => typeof value === 'boolean',
+      text: "'direct_io' expects a boolean",
     },
   ],
 };

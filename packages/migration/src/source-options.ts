@@ -3,6 +3,7 @@ import type { Clock } from './clock.ts';
 import type { GuestPort } from './guest-port.ts';
 import type { MigrationStatus } from './migration-info.ts';
 import type { MultifdSendPort } from './multifd-port.ts';
+import type { PageFile } from './page-file.ts';
 import type { Parameters } from './parameters.ts';
 import type { Transport } from './transport.ts';
 
@@ -18,6 +19,8 @@ export interface SourceOptions {
   readonly openChannel?: OpenChannel;
   /** With the capability `multifd`: the channels in the order of their ids, owned by the migration from now on. */
   readonly multifd?: readonly MultifdSendPort[];
+  /** With `mapped-ram`: opens what writes the pages, owned by the migration from then on; by default the connection does. */
+  readonly openPageFile?: () => Promise<PageFile | undefined>;
   readonly clock: Clock;
   readonly capabilities: Capabilities;
   /** Gives the parameters as they are now: they may change while it runs. */

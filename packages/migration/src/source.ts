@@ -277,6 +277,7 @@ export class SourceMigration {
     }
     await connection.close();
     await this.#multifd?.end();
+    await this.#mapped?.close();
     return this.#status;
   }
 
@@ -296,9 +297,10 @@ export class SourceMigration {
       this.#frames.command({ name: 'postcopy-advise', ram: postcopyAdvice(guest.ram) });
     }
     if (capabilities.has('mapped-ram')) {
-      checkSeekable(this.#options.transport);
       this.#mapped = await MappedRamSave.create(
         this.#connection.output,
+        checkSeekable(this.#options.transport),
+        await this.#options.openPageFile?.(),
         guest.ram,
         ignoredBlocks(guest, capabilities),
       );

@@ -5,6 +5,8 @@ import {
   type Capability,
   DEFAULT_PARAMETERS,
   DestinationMigration,
+  type FilePiece,
+  type PageFile,
   SourceMigration,
 } from '../src/index.ts';
 import { MemoryFile } from './memory-file.ts';
@@ -15,8 +17,36 @@ import { VirtualClock } from './virtual-clock.ts';
 const MAPPED = new Set<Capability>(['mapped-ram']);
 const MIB = 2 ** 20;
 
+/** Threads of a file: pieces come out, or in, in any order, each at its time. */
+function threadsOf(file: MemoryFile, clock: VirtualClock, seed: number) {
+  const random = randomFrom(seed);
+  const seen = { pieces: 0, isClosed: false };
+  const each = async <T>(pieces: readonly FilePiece[], run: (piece: FilePiece) => Promise<T>) =>
+    Promise.all(
+      pieces.map(async (piece) => {
+        seen.pieces += 1;
+        await clock.sleep(random(40) / 10);
+        return run(piece);
+      }),
+    );
+  const { readAt, writeAt } = file.open().file!;
+  const open = async (): Promise<PageFile> => ({
+    write: async (pieces) => {
+      await each(pieces, ({ bytes, offset }) => writeAt(bytes, offset));
+    },
+    read: async (pieces) => {
+      await each(pieces, ({ bytes, offset }) => readAt(bytes, offset));
+      return undefined;
+    },
+    close: async () => {
+      seen.isClosed = true;
+    },
+  });
+  return { open, seen };
+}
+
 /** A guest that runs writes itself into a file; its clock goes on while it is written. */
-async function save(seed: number, offset = 0) {
+async function save(seed: number, offset = 0, isThreaded = false) {
   const clock = new VirtualClock();
   const running = new RunningGuests();
   const common = { blocks: BLOCKS, clock, all: running };
@@ -26,19 +56,21 @@ async function save(seed: number, offset = 0) {
   guest.start();
   await clock.runUntil(clock.sleep(randomFrom(seed)(30)));
   const file = new MemoryFile();
+  const threads = threadsOf(file, clock, seed);
   const source = new SourceMigration({
     guest,
     transport: file.open(offset),
+    ...(isThreaded ? { openPageFile: threads.open } : {}),
     clock,
     capabilities: MAPPED,
     parameters: () => ({
       ...DEFAULT_PARAMETERS,
       'max-bandwidth': 20 * MIB,
-      'downtime-limit': 1 + (seed % 5),
+      'downtime-limit': (isThreaded ? 20 : 1) + (seed % 5),
     }),
   });
   await clock.runUntil(source.run());
-  return { clock, running, common, guest, file, source };
+  return { clock, running, common, guest, file, source, threads };
 }
 
 async function load(
@@ -71,6 +103,27 @@ describe('a mapped-ram file', () => {
     guest.checkAllPages();
     expect(guest.violations).toEqual([]);
     expect(guest.writes).toBeGreaterThan(saved.guest.writes);
+  });
+
+  it.each([...Array(12).keys()])('is written and read by threads, seed %i', async (seed) => {
+    const saved = await save(seed, 0, true);
+    const { clock, file, source, common } = saved;
+    expect(source.error).toBeUndefined();
+    expect(source.info.ram!['dirty-sync-count']).toBeGreaterThan(1);
+    expect(saved.threads.seen.isClosed).toBe(true);
+    const guest = await SimulatedGuest.create({ ...common, name: 'destination', seed: 77 });
+    const reading = threadsOf(file, clock, seed + 1);
+    const destination = new DestinationMigration({
+      ...{ guest, transport: file.open(), clock, capabilities: MAPPED },
+      openPageFile: reading.open,
+    });
+    await clock.runUntil(destination.run());
+    expect(destination.error).toBeUndefined();
+    expect(reading.seen.pieces).toBeGreaterThan(1);
+    expect(reading.seen.isClosed).toBe(true);
+    await clock.runUntil(guest.stop());
+    guest.checkAllPages();
+    expect(guest.violations).toEqual([]);
   });
 
   it('writes pages of later rounds over those of earlier ones', async () => {

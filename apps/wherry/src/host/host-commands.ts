@@ -1,3 +1,4 @@
+import { constants } from 'node:fs';
 import type { WitnessReport } from '@wherry/machine';
 import {
   CAPABILITIES,
@@ -63,6 +64,9 @@ export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSche
       CAPABILITIES.map((capability) => ({ capability, state: host.capabilities.has(capability) })),
     'migrate-set-parameters': (parameters) =>
       asQmpError(() => {
+        if (parameters['direct-io'] === true && constants.O_DIRECT === undefined) {
+          refuse('No build-time support for direct-io');
+        }
         host.parameters = setParameters(host.parameters, parameters);
       }),
     'query-migrate-parameters': () => host.parameters,

@@ -30,6 +30,7 @@ import { type AddedDevice, addDevices, checkOnlyMigratable } from './added-devic
 import { type BlockJobEvent, BlockJobs } from './block-jobs.ts';
 import { type BlockOptions, openDisks } from './block-options.ts';
 import { checkChannels } from './check-channels.ts';
+import { openFileThreads } from './file-threads.ts';
 import {
   acceptChannels,
   connectChannels,
@@ -257,6 +258,10 @@ export class Host {
     checkMigratable(this.#guestPort());
     const parsed = parseUri(uri);
     checkCapabilities(this.capabilities, 'source'); // it may have become one since they were set
+    const isCompressed = this.parameters['multifd-compression'] !== 'none';
+    if (isCompressed && this.capabilities.has('mapped-ram') && this.capabilities.has('multifd')) {
+      throw new MigrationError('CAPABILITY_CONFLICT', 'Cannot use compression with mapped-ram');
+    }
     this.#checkSeekable(parsed);
     checkChannels(this.capabilities, parsed);
     this.#source = undefined;
@@ -301,6 +306,7 @@ export class Host {
       guest: this.#guestPort(),
       ...connections,
       openChannel: (signal) => connect(uri, { signal }),
+      openPageFile: () => openFileThreads(uri, 'write', capabilities, this.parameters),
       clock: wallClock,
       capabilities,
       parameters: () => this.parameters,
@@ -447,6 +453,8 @@ export class Host {
         guest: this.#guestPort(),
         ...connections,
         acceptChannel: this.#acceptFurther(listener),
+        openPageFile: () =>
+          openFileThreads(parseUri(listener.uri), 'read', this.capabilities, this.parameters),
         clock: wallClock,
         capabilities: this.capabilities,
         autostart: this.#autostart,
