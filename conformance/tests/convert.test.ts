@@ -113,6 +113,27 @@ describe.each(releases)('what wherry convert writes, with %s', (release) => {
     );
   });
 
+  peerTest(release, 'is a core file that gdb opens, with each vCPU', async (peer, skip) => {
+    const run = promisify(execFile);
+    const gdb = await run('gdb', ['--version']).catch(() => undefined);
+    if (gdb === undefined) skip('there is no gdb');
+    await using source = await QemuProcess.start(peer, { args: ['-smp', '2'] });
+    const file = await saved(source);
+    const core = join(source.directory, 'core');
+    await convert(file, core, 'elf');
+    const commands = ['info threads', 'print/x $rip', 'x/1bx 0x7c00'].flatMap((each) => [
+      '-ex',
+      each,
+    ]);
+    const { stdout } = await run('gdb', ['-nx', '-batch', ...commands, '-c', core]);
+    const registers = await monitor(source, 'info registers');
+    const [, rip] = /[RE]IP=0*([0-9a-f]+)/.exec(registers)!;
+    expect(stdout).toMatch(/\* 1 +LWP 1 /);
+    expect(stdout).toMatch(/ {2}2 +LWP 2 /);
+    expect(stdout).toContain(`$1 = 0x${rip}`);
+    expect(stdout).toMatch(/0x7c00:\s+0xfa/); // cli, the boot sector's first instruction
+  });
+
   for (const machine of ['pc-q35-5.2', 'pc-i440fx-5.2']) {
     peerTest(release, `lies where ${machine} has it`, async (peer) => {
       for (const mib of [2047, 2048, 2816, 2817, 3071, 3072, 3584, 3585, 6144]) {

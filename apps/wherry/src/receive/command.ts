@@ -48,9 +48,11 @@ export function receiveCommand(): Command {
     .addHelpText(
       'after',
       `
-Load the file at the same QEMU command line. A stream: -incoming "exec:cat FILE". A mapped-ram file: QEMU 9.0
-or newer with -incoming defer, and in QMP:
-  migrate-set-capabilities {"capabilities": [{"capability": "mapped-ram", "state": true}]}
+Load the file at the same QEMU command line. A stream:
+  -incoming "exec:cat FILE"
+A mapped-ram file: QEMU 9.0 or newer with -incoming defer, and in QMP:
+  migrate-set-capabilities
+    {"capabilities": [{"capability": "mapped-ram", "state": true}]}
   migrate-incoming {"uri": "file:FILE"}
 Either: wherry send FILE URI`,
     )
