@@ -15,7 +15,7 @@ import {
   type Transport,
   withPrefix,
 } from '@wherry/migration';
-import { GuestRam } from '@wherry/page-engine';
+import { GuestRam, PacketPages } from '@wherry/page-engine';
 import { MULTIFD_INIT_BYTES, MULTIFD_MAGIC } from '@wherry/stream';
 import {
   connect,
@@ -144,7 +144,8 @@ export async function receiveMultifd(
     }
     const id = checkMultifdInit(bytes, { uuid: NO_UUID, channels });
     const decompressor = compression === 'none' ? undefined : createPacketDecompressor(compression);
-    ports[id] = new MultifdReceiveChannel({ ram, id, transport, compression, decompressor });
+    const pages = new PacketPages(ram, id);
+    ports[id] = new MultifdReceiveChannel({ pages, id, transport, compression, decompressor });
   }
   await listener.close();
   const destination = new DestinationMigration({

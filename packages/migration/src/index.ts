@@ -10,7 +10,7 @@ export { checkCapabilities, type MigrationRole } from './capability-rules.ts';
 export type { Clock } from './clock.ts';
 export { DestinationMigration, type DestinationOptions } from './destination.ts';
 export type { FaultSource, GuestPort, PageFault, SharedRam } from './guest-port.ts';
-export { defaultParameters } from './machine-defaults.ts';
+export { defaultParameters, flushesAfterEachSection } from './machine-defaults.ts';
 export { MigrationError, type MigrationErrorCode } from './migration-error.ts';
 export type {
   MigrationInfo,
@@ -18,14 +18,17 @@ export type {
   RamStatistics,
   XbzrleCacheStatistics,
 } from './migration-info.ts';
-export type {
-  MultifdCompression,
-  MultifdReceived,
-  MultifdReceivePort,
-  MultifdSendPort,
-  MultifdSent,
-  PacketCompressor,
-  PacketDecompressor,
+export { MultifdDestination } from './multifd-destination.ts';
+export {
+  MULTIFD_COMPRESSIONS,
+  type MultifdCompression,
+  type MultifdReceived,
+  type MultifdReceivePort,
+  type MultifdSendPort,
+  type MultifdSent,
+  type PacketCompressor,
+  type PacketDecompressor,
+  type PacketTarget,
 } from './multifd-port.ts';
 export {
   checkMultifdInit,

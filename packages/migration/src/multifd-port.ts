@@ -1,4 +1,5 @@
 import type { PacketCounts, PageList } from '@wherry/page-engine';
+import type { MultifdHead } from '@wherry/stream';
 
 /** How the content of packets is compressed. @see MultiFDCompression in QEMU's qapi/migration.json */
 export const MULTIFD_COMPRESSIONS = ['none', 'zlib', 'zstd'] as const;
@@ -59,4 +60,23 @@ export interface PacketDecompressor {
    */
   decompress(bytes: Uint8Array, into: Uint8Array): Promise<number>;
   close(): void;
+}
+
+/** A RAM block, as far as a packet needs it. */
+interface PacketBlock {
+  readonly lengthBytes: number;
+}
+
+/** Where the pages of one channel's packets go: `PacketPages` of a guest memory is one. */
+export interface PacketTarget {
+  /** Gives where the next packet's head of 1344 bytes is to be read into. */
+  startHead(): Uint8Array;
+  block(name: string): PacketBlock | undefined;
+  readonly blockNames: readonly string[];
+  /** @returns the first of the head's offsets that is no page of the block, if there is one */
+  checkOffsets(block: PacketBlock, pages: number): bigint | undefined;
+  /** Gives where the content of that many pages is to be read into. */
+  room(normalPages: number): Uint8Array;
+  /** Takes the pages of the packet, whose content has been read. */
+  place(head: MultifdHead): void;
 }

@@ -1,4 +1,4 @@
-import { GuestRam, PAGES_PER_PACKET } from '@wherry/page-engine';
+import { GuestRam, PAGES_PER_PACKET, PacketPages } from '@wherry/page-engine';
 import { encodeMultifdInit, putMultifdHead } from '@wherry/stream';
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { MultifdCompression, PacketDecompressor } from './multifd-port.ts';
@@ -80,7 +80,7 @@ describe('a packet that must not be believed', () => {
   ) {
     let at = 0;
     const channel = new MultifdReceiveChannel({
-      ...{ ram, id: 0, compression, decompressor },
+      ...{ pages: new PacketPages(ram, 0), id: 0, compression, decompressor },
       transport: {
         read: async (into) => {
           const piece = bytes.subarray(at, at + Math.min(into.length, 1000));

@@ -1,9 +1,4 @@
-import {
-  type GuestRam,
-  PAGES_PER_PACKET,
-  PacketPages,
-  TARGET_PAGE_BYTES,
-} from '@wherry/page-engine';
+import { PAGES_PER_PACKET, TARGET_PAGE_BYTES } from '@wherry/page-engine';
 import {
   decodeMultifdInit,
   getMultifdHead,
@@ -19,6 +14,7 @@ import type {
   MultifdReceived,
   MultifdReceivePort,
   PacketDecompressor,
+  PacketTarget,
 } from './multifd-port.ts';
 import { COMPRESSION_FLAGS, channelLost } from './multifd-send.ts';
 import type { Transport } from './transport.ts';
@@ -85,7 +81,7 @@ function checkMagic(
 
 /** What a {@link MultifdReceiveChannel} needs. */
 export interface MultifdReceiveOptions {
-  readonly ram: GuestRam;
+  readonly pages: PacketTarget;
   readonly id: number;
   /** The connection behind its first packet, owned by the channel from now on. */
   readonly transport: Transport;
@@ -101,7 +97,7 @@ export interface MultifdReceiveOptions {
  */
 export class MultifdReceiveChannel implements MultifdReceivePort {
   readonly #options: MultifdReceiveOptions;
-  readonly #pages: PacketPages;
+  readonly #pages: PacketTarget;
   #offset = MULTIFD_INIT_BYTES;
   /** Where the packet that is read begins. */
   #packetOffset = 0;
@@ -110,7 +106,7 @@ export class MultifdReceiveChannel implements MultifdReceivePort {
 
   constructor(options: MultifdReceiveOptions) {
     this.#options = options;
-    this.#pages = new PacketPages(options.ram, options.id);
+    this.#pages = options.pages;
   }
 
   receive(): Promise<MultifdReceived> {
@@ -177,7 +173,7 @@ export class MultifdReceiveChannel implements MultifdReceivePort {
   }
 
   #checkPages({ flags, normalPages, zeroPages, block: name }: MultifdHead): void {
-    const { ram, id, compression } = this.#options;
+    const { id, compression } = this.#options;
     const [found, expected] = [flags & MultifdFlag.compression, COMPRESSION_FLAGS[compression]];
     if (found !== expected) {
       this.#refuse(
@@ -185,9 +181,9 @@ export class MultifdReceiveChannel implements MultifdReceivePort {
         'Set multifd-compression alike on both sides',
       );
     }
-    const block = ram.block(name);
+    const block = this.#pages.block(name);
     if (block === undefined) {
-      const names = ram.blocks.map((known) => known.name).join(', ');
+      const names = this.#pages.blockNames.join(', ');
       this.#refuse(
         `multifd: unknown ram block ${name}`,
         `Give both sides the same memory options; here are ${names}`,

@@ -1,4 +1,4 @@
-import type { GuestRam } from '@wherry/page-engine';
+import { type GuestRam, PacketPages } from '@wherry/page-engine';
 import {
   checkMultifdInit,
   MultifdReceiveChannel,
@@ -19,7 +19,9 @@ export function receiveChannel(
     const bytes = new Uint8Array(64);
     for (let have = 0; have < 64; ) have += await transport.read(bytes.subarray(have));
     const id = checkMultifdInit(bytes, { uuid: ZERO_UUID, channels });
-    return new MultifdReceiveChannel({ ram, id, transport, compression: 'none' });
+    return new MultifdReceiveChannel({
+      ...{ pages: new PacketPages(ram, id), id, transport, compression: 'none' },
+    });
   };
   const channel = begin();
   channel.catch(() => {});

@@ -60,6 +60,16 @@ export class PacketPages {
     this.#block = ram.blocks[0]!;
   }
 
+  /** Finds a RAM block by its name. */
+  block(name: string): RamBlock | undefined {
+    return this.#ram.block(name);
+  }
+
+  /** Names of all RAM blocks. */
+  get blockNames(): readonly string[] {
+    return this.#ram.blocks.map(({ name }) => name);
+  }
+
   /** Views the head of the packet, 1344 bytes: filled by {@link PacketPages.fill}, or read into before {@link PacketPages.checkOffsets}. */
   get head(): Uint8Array {
     const ptr = this.#headPtr(this.#home);

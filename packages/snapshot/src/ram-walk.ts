@@ -13,6 +13,8 @@ export interface RamWalkOptions extends RamListHints, MappedRamNeeds {
   readonly targetPageBytes?: number;
   /** A recovery stream has no list: its pages alone tell of the blocks. */
   readonly isRecovery?: boolean;
+  /** Hears of marks for multifd channels; when it says so the walk yields there. */
+  readonly onMark?: ((mark: 'eos' | 'flush') => boolean) | undefined;
 }
 
 type PageRecord = Extract<RamRecord, { readonly block: string }>;
@@ -64,6 +66,7 @@ export class RamWalk {
       switch (record.kind) {
         case 'eos':
           this.#locateWord(record, 'EOS: the end of this section’s records');
+          yield* this.#mark(reader, 'eos');
           return;
         case 'hook':
           this.#locateWord(record, 'A hook of RDMA');
@@ -71,6 +74,7 @@ export class RamWalk {
         case 'multifd-flush':
           this.#locateWord(record, 'A multifd flush: the channels are waited for here');
           if (this.#model !== undefined) this.#model.multifdFlushes++;
+          yield* this.#mark(reader, 'flush');
           break;
         case 'mem-size':
           this.#locateWord(record, 'The total of all RAM blocks, a list of them follows');
@@ -82,6 +86,10 @@ export class RamWalk {
           this.#page = undefined;
       }
     }
+  }
+
+  *#mark(reader: ByteReader, mark: 'eos' | 'flush'): Parser<void> {
+    if (this.#options.onMark?.(mark) === true) yield reader.available;
   }
 
   *#readList(reader: ByteReader, totalBytes: number, offset: number): Parser<void> {

@@ -201,6 +201,7 @@ export class SectionWalk {
       mappedRam: capabilities.includes('mapped-ram'),
       isRecovery: this.#model.isRecovery === true,
       sink: this.#options.ramSink,
+      onMark: this.#options.onRamMark,
       locator: this.#locator,
       byteOrder: this.#model.container?.byteOrder,
     });

@@ -29,6 +29,11 @@ export interface WalkOptions {
   ) => void;
   /** Hears of the offset behind a section, its footer read. */
   readonly onSectionEnd?: (offset: number) => void;
+  /**
+   * Hears of each place in the `ram` section at which a source with multifd may have waited for its
+   * channels: the end of a section's records, or a flush. When it says so the walk yields there.
+   */
+  readonly onRamMark?: (mark: 'eos' | 'flush') => boolean;
   /** Hears of the byte that ends the sections; a vmdesc may follow. */
   readonly onEof?: () => void;
   /** Hears that the vmdesc was read: nothing more belongs to the stream. */

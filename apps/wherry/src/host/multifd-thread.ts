@@ -6,7 +6,7 @@ import {
   type MultifdSendPort,
   withPrefix,
 } from '@wherry/migration';
-import { GuestRam } from '@wherry/page-engine';
+import { GuestRam, PacketPages } from '@wherry/page-engine';
 import { connect, createPacketCompressor, createPacketDecompressor } from '@wherry/transport';
 import {
   type ChannelCall,
@@ -32,7 +32,8 @@ async function openChannel(init: ChannelInit): Promise<MultifdSendPort | Multifd
   }
   const transport = withPrefix(await connect({ kind: 'fd', fd: init.fd }), init.unread);
   const decompressor = compression === 'none' ? undefined : createPacketDecompressor(compression);
-  return new MultifdReceiveChannel({ ram, id, transport, compression, decompressor });
+  const pages = new PacketPages(ram, id);
+  return new MultifdReceiveChannel({ pages, id, transport, compression, decompressor });
 }
 
 async function serve(port: MessagePort): Promise<void> {

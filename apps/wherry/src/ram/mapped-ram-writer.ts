@@ -24,6 +24,9 @@ import { expandPage } from './expand-page.ts';
 const MAX_TOTAL_BYTES = 8 * 2 ** 40;
 const MAX_BLOCKS = 4096;
 
+/** A RAM block as pages name it. */
+type NamedBlock = Pick<RamBlockModel, 'name'>;
+
 interface Block {
   readonly usedBytes: number;
   readonly place: MappedRamPlace;
@@ -118,13 +121,13 @@ export class MappedRamWriter implements RamSink {
     this.#blocks.set(name, { usedBytes, place, present, received });
   }
 
-  page(model: RamBlockModel, offset: number, bytes: Uint8Array, at: number): void {
+  page(model: NamedBlock, offset: number, bytes: Uint8Array, at?: number): void {
     const block = this.#blockAt(model, offset, bytes.length, at);
     this.#writes.write(this.#fd, bytes, block.place.pagesOffset + offset);
     this.#mark(block, offset, bytes.length, true);
   }
 
-  zero(model: RamBlockModel, offset: number, lengthBytes: number, at: number): void {
+  zero(model: NamedBlock, offset: number, lengthBytes: number, at?: number): void {
     this.#mark(this.#blockAt(model, offset, lengthBytes, at), offset, lengthBytes, false);
   }
 
@@ -182,6 +185,16 @@ export class MappedRamWriter implements RamSink {
     }
   }
 
+  /** Names of the blocks that were listed. */
+  get blockNames(): readonly string[] {
+    return [...this.#blocks.keys()];
+  }
+
+  /** Gives the length of a block, if it was listed. */
+  usedBytes(name: string): number | undefined {
+    return this.#blocks.get(name)?.usedBytes;
+  }
+
   /** Gives a bit for each page of a block that came, least significant first; a view. */
   received(name: string): Uint8Array | undefined {
     return this.#blocks.get(name)?.received;
@@ -198,13 +211,13 @@ export class MappedRamWriter implements RamSink {
   }
 
   /** Finds a page's block. @throws StreamError when there is no such page */
-  #blockAt({ name }: RamBlockModel, offset: number, lengthBytes: number, at: number): Block {
+  #blockAt({ name }: NamedBlock, offset: number, lengthBytes: number, at?: number): Block {
     const block = this.#blocks.get(name);
     if (block === undefined) {
       throw new StreamError('RAM_BLOCK_UNKNOWN', 'A page belongs to no listed RAM block', {
         expected: [...this.#blocks.keys()].join(', '),
         found: JSON.stringify(name),
-        offset: at,
+        ...(at !== undefined && { offset: at }),
         path: ['ram'],
         likely: 'The connection goes on with another migration than the one that broke',
       });
@@ -213,7 +226,7 @@ export class MappedRamWriter implements RamSink {
     throw new StreamError('RAM_RECORD_INVALID', 'A page is not where its block has pages', {
       expected: `a multiple of ${this.#pageBytes} below ${block.usedBytes}`,
       found: `${lengthBytes} bytes at ${offset}`,
-      offset: at,
+      ...(at !== undefined && { offset: at }),
       path: ['ram', name],
       likely:
         'The guest has pages of less than 4 KiB, which its stream does not say; or the stream is damaged',

@@ -1,4 +1,6 @@
+import { setImmediate } from 'node:timers/promises';
 import { WherryError } from '@wherry/bytes';
+import { MULTIFD_COMPRESSIONS, type MultifdCompression } from '@wherry/migration';
 import {
   type Listener,
   listen,
@@ -6,13 +8,14 @@ import {
   type TlsCredentials,
   TransportError,
 } from '@wherry/transport';
-import { Command, Option } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { CliError } from '../cli-error.ts';
 import { type Diagnosis, diagnose, formatDiagnosis } from '../inspect/diagnosis.ts';
 import { escapeControls } from '../inspect/output.ts';
 import { MappedRamWriter } from '../ram/mapped-ram-writer.ts';
 import { ExtraConnections } from './extra-connections.ts';
 import { KeptFile } from './kept-file.ts';
+import { MultifdChannels } from './multifd-channels.ts';
 import { ReceiveProgress } from './progress.ts';
 import { StreamReceiver } from './receive-stream.ts';
 import { formatReceiveReport, type ReceiveReport, reportOf } from './report.ts';
@@ -23,6 +26,8 @@ type Format = (typeof FORMATS)[number];
 
 interface ReceiveFlags {
   readonly format: Format;
+  readonly multifd?: number;
+  readonly multifdCompression: MultifdCompression;
   readonly switchoverAck?: boolean;
   readonly tlsCreds?: string;
   readonly json?: boolean;
@@ -32,12 +37,18 @@ interface ReceiveFlags {
 export function receiveCommand(): Command {
   return new Command('receive')
     .description('receive a migration from QEMU and keep the guest in a file')
-    .argument('<uri>', 'where to listen: tcp:HOST:PORT (port 0 takes a free one) or unix:PATH')
+    .argument('<uri>', 'tcp:HOST:PORT (port 0 takes a free one), unix:, exec:, fd: or file:')
     .argument('<file>', 'the file to keep the guest in; it appears when the guest is whole')
     .addOption(
       new Option('--format <format>', 'how to keep it: loads from 9.0 on, or in any release')
         .choices(FORMATS)
         .default('mapped-ram'),
+    )
+    .option('--multifd <channels>', 'take multifd: as many channels as the source has', parseCount)
+    .addOption(
+      new Option('--multifd-compression <method>', 'as at the source')
+        .choices(MULTIFD_COMPRESSIONS)
+        .default('none'),
     )
     .option('--switchover-ack', 'acknowledge the switchover: the source has switchover-ack on')
     .option(
@@ -50,9 +61,8 @@ export function receiveCommand(): Command {
       `
 Load the file at the same QEMU command line. A stream:
   -incoming "exec:cat FILE"
-A mapped-ram file: QEMU 9.0 or newer with -incoming defer, and in QMP:
-  migrate-set-capabilities
-    {"capabilities": [{"capability": "mapped-ram", "state": true}]}
+A mapped-ram file, from QEMU 9.0 on: -incoming defer, and in QMP
+  migrate-set-capabilities, with mapped-ram on
   migrate-incoming {"uri": "file:FILE"}
 Either: wherry send FILE URI`,
     )
@@ -64,7 +74,7 @@ Either: wherry send FILE URI`,
 async function receiveUntilSignal(
   uri: string,
   path: string,
-  { json: isJson = false, switchoverAck = false, tlsCreds, format }: ReceiveFlags,
+  { json: isJson = false, switchoverAck = false, tlsCreds, format, ...flags }: ReceiveFlags,
 ): Promise<void> {
   const interrupt = new AbortController();
   const onSignal = (signal: NodeJS.Signals): void => {
@@ -79,6 +89,8 @@ async function receiveUntilSignal(
       isQuiet: isJson,
       tls,
       format,
+      multifdChannels: flags.multifd,
+      multifdCompression: flags.multifdCompression,
       acknowledgesSwitchover: switchoverAck,
     });
     console.log(isJson ? JSON.stringify(report) : escapeControls(formatReceiveReport(report)));
@@ -124,6 +136,9 @@ export interface ReceiveOptions {
   readonly format?: Format;
   /** Whether to acknowledge the switchover: the source has `switchover-ack` on. */
   readonly acknowledgesSwitchover?: boolean;
+  /** How many multifd channels the source has, where it has some. */
+  readonly multifdChannels?: number | undefined;
+  readonly multifdCompression?: MultifdCompression;
   /** Hears of the URI that was really bound. */
   readonly onListening?: (uri: string) => void;
 }
@@ -152,10 +167,20 @@ export async function receive(
       .catch(rethrow(options, path));
     const startMs = performance.now();
     const done = new AbortController();
-    const extra = new ExtraConnections(listener, done.signal);
+    const multifd =
+      options.multifdChannels === undefined
+        ? undefined
+        : new MultifdChannels(options.multifdChannels, options.multifdCompression ?? 'none', sink);
+    const extra = new ExtraConnections(listener, done.signal, multifd);
+    let watched: Promise<void> = Promise.resolve();
     const receiver = new StreamReceiver(transport, sink, {
+      beforeEnd: async () => {
+        await extra.settle();
+        await Promise.race([watched, setImmediate()]);
+      },
       signal: options.signal,
       acknowledgesSwitchover: options.acknowledgesSwitchover ?? false,
+      multifd,
       reconnect: (why) => {
         process.stderr.write(paused(listener.uri, why));
         return extra.next();
@@ -168,7 +193,8 @@ export async function receive(
     options.signal?.addEventListener('abort', onAbort, { once: true });
     const progress = options.isQuiet ? undefined : new ReceiveProgress(receiver, process.stderr);
     try {
-      extra.watch(() => receiver.isPostcopy).catch((error: Error) => receiver.destroy(error));
+      watched = extra.watch(() => receiver.isPostcopy);
+      watched.catch((error: Error) => receiver.destroy(error));
       await receiver.receive();
       await file.keep();
     } catch (error) {
@@ -189,6 +215,12 @@ export async function receive(
 
 function paused(uri: string, why: Error): string {
   return `Paused: the connection was lost (${why.message}). At the source, query-migrate says postcopy-paused: continue with migrate to ${uri} and "resume": true.\n`;
+}
+
+/** @throws InvalidArgumentError */
+function parseCount(text: string): number {
+  if (/^\d{1,3}$/.test(text) && Number(text) >= 1 && Number(text) <= 255) return Number(text);
+  throw new InvalidArgumentError('There are 1 to 255 channels.');
 }
 
 async function openListener(

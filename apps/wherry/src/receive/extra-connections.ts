@@ -1,21 +1,27 @@
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import type { Transport } from '@wherry/migration';
 import { type Listener, TransportError } from '@wherry/transport';
+import type { MultifdChannels } from './multifd-channels.ts';
 import { ReceiveError } from './receive-error.ts';
 
 const MULTIFD_MAGIC = Buffer.from([0x11, 0x22, 0x33, 0x44]);
 /** A multifd channel names itself at once. */
 const FIRST_BYTES_MS = 5_000;
+const SETTLE_MS = 1_000;
 
 /** Takes what connects to a listener beside the connection that brings the stream. */
 export class ExtraConnections {
   readonly #listener: Listener;
   readonly #signal: AbortSignal;
+  readonly #channels: MultifdChannels | undefined;
   readonly #multifd = Promise.withResolvers<never>();
   #next: PromiseWithResolvers<Transport> | undefined;
   #over: Error | undefined;
+  readonly #sorting = new Set<Promise<void>>();
 
-  constructor(listener: Listener, signal: AbortSignal) {
+  /** @param multifd takes the channels that come */
+  constructor(listener: Listener, signal: AbortSignal, multifd?: MultifdChannels) {
+    this.#channels = multifd;
     this.#listener = listener;
     this.#signal = signal;
     this.#multifd.promise.catch(() => {});
@@ -26,7 +32,7 @@ export class ExtraConnections {
    * postcopy-preempt, over which nothing comes since no page is asked for.
    *
    * @param expectsChannel whether the source may open one
-   * @throws ReceiveError `UNSUPPORTED` when a multifd channel connects
+   * @throws ReceiveError `UNSUPPORTED` when a multifd channel connects that nobody takes, `CHANNEL_INVALID`
    */
   async watch(expectsChannel: () => boolean): Promise<void> {
     await Promise.race([this.#accept(expectsChannel), this.#multifd.promise]).catch(
@@ -48,6 +54,15 @@ export class ExtraConnections {
     return next.promise;
   }
 
+  /**
+   * Waits until it is known what has connected so far, a second at most: channels connect before the
+   * stream ends.
+   */
+  async settle(): Promise<void> {
+    await setImmediate(); // what waits to be accepted is
+    await Promise.race([Promise.all(this.#sorting), sleep(SETTLE_MS, undefined, { ref: false })]);
+  }
+
   async #accept(expectsChannel: () => boolean): Promise<void> {
     for (;;) {
       const transport = await this.#listener
@@ -58,7 +73,9 @@ export class ExtraConnections {
         this.#next.resolve(transport);
         this.#next = undefined;
       } else {
-        void this.#sort(transport, expectsChannel);
+        const sorting = this.#sort(transport, expectsChannel);
+        this.#sorting.add(sorting);
+        void sorting.finally(() => this.#sorting.delete(sorting));
       }
     }
   }
@@ -69,8 +86,13 @@ export class ExtraConnections {
       this.#signal.addEventListener('abort', () => transport.destroy(), { once: true });
       return;
     }
+    const isChannel = first !== 'silent' && MULTIFD_MAGIC.equals(first);
+    if (isChannel && this.#channels !== undefined) {
+      this.#channels.take(transport, first).catch((error: Error) => this.#multifd.reject(error));
+      return;
+    }
     transport.destroy();
-    if (first !== 'silent' && MULTIFD_MAGIC.equals(first)) this.#multifd.reject(multifdError());
+    if (isChannel) this.#multifd.reject(multifdError());
   }
 }
 
@@ -101,6 +123,7 @@ async function firstBytes(
 function multifdError(): ReceiveError {
   return new ReceiveError('UNSUPPORTED', 'The source migrates with multifd', {
     found: 'a further connection, which is a multifd channel',
-    likely: 'Switch multifd off at the source and migrate again; its guest runs on',
+    likely:
+      'Say with --multifd how many channels the source has, or switch multifd off there, and migrate again; its guest runs on',
   });
 }

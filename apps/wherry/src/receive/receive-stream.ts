@@ -1,6 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ByteReader, ByteWriter, type Parser } from '@wherry/bytes';
-import type { Transport } from '@wherry/migration';
+import {
+  flushesAfterEachSection,
+  type MultifdDestination,
+  type Transport,
+} from '@wherry/migration';
 import { type RamSink, StreamWalk } from '@wherry/snapshot';
 import {
   type Command,
@@ -9,6 +13,7 @@ import {
   type ReturnPathMessage,
   writeReturnPathMessage,
 } from '@wherry/stream';
+import type { MultifdChannels } from './multifd-channels.ts';
 import { ReceiveError } from './receive-error.ts';
 import { SectionCopier } from './section-copier.ts';
 
@@ -42,11 +47,15 @@ export interface ReceiverOptions {
   readonly signal?: AbortSignal | undefined;
   /** Whether to acknowledge the switchover, which a source with `switchover-ack` on waits for (from 8.1 on). */
   readonly acknowledgesSwitchover?: boolean;
+  /** The channels over which pages come, too. */
+  readonly multifd?: MultifdChannels | undefined;
   /**
    * Waits for the connection over which a source goes on with a postcopy whose link broke; without it
    * a break ends the migration.
    */
   readonly reconnect?: (why: Error) => Promise<Transport>;
+  /** Is waited for when the stream is over; what it throws ends the migration. */
+  readonly beforeEnd?: () => Promise<void>;
   /** For the first byte of a connection (default 30 s). */
   readonly firstByteMs?: number;
   /** For a vmdesc behind the end, with an open return path (default 2 s). */
@@ -95,6 +104,8 @@ export class StreamReceiver {
   #hasStarted = false;
   #targetPageBytes: bigint | undefined;
   #isRunning = false;
+  #multifd: MultifdDestination | undefined;
+  #marks = 0;
   #trailingBytes = 0;
   #confirmed = false;
 
@@ -164,6 +175,7 @@ export class StreamReceiver {
 
   /** Drops the connection: what is under way fails with `reason`. */
   destroy(reason?: Error): void {
+    this.#options.multifd?.destroy();
     this.#connection.transport.destroy(reason);
   }
 
@@ -183,6 +195,7 @@ export class StreamReceiver {
         isList = idstr === 'ram' && kind === 'start';
         if (isList) this.#sink.beginRam(sectionId);
       },
+      onRamMark: (mark) => this.#mark(mark),
       onSectionEnd: (offset) => {
         copier.end(offset);
         if (isList) this.#sink.endRam();
@@ -201,8 +214,23 @@ export class StreamReceiver {
   #start({ model: { configuration } }: StreamWalk): void {
     if (this.#hasStarted) return;
     this.#hasStarted = true;
+    const flushesEach = flushesAfterEachSection(configuration?.machineType ?? '');
+    this.#multifd = this.#options.multifd?.start(flushesEach, (error) => this.destroy(error));
     const bits = configuration?.targetPageBits ?? 12;
     this.#sink.start(configuration, Number(this.#targetPageBytes ?? 2 ** bits));
+  }
+
+  /** Hears of a mark for the channels. @returns whether they are to be waited for */
+  #mark(mark: 'eos' | 'flush'): boolean {
+    const multifd = this.#multifd;
+    if (multifd === undefined) {
+      if (mark === 'flush') throw refused('multifd');
+      return false;
+    }
+    // In postcopy pages come through the main connection alone, and no packet follows.
+    if (this.#isRunning || multifd.flushAfterEachSection !== (mark === 'eos')) return false;
+    this.#marks++;
+    return true;
   }
 
   async #receive(): Promise<void> {
@@ -210,7 +238,11 @@ export class StreamReceiver {
     const { parser, reader, copier, walk } = connection;
     for (let step = parser.next(); step.done !== true; step = parser.next()) {
       await this.#flushReplies();
-      if (walk.model.ram?.multifdFlushes) throw refused('multifd');
+      if (this.#marks > 0) {
+        this.#marks--;
+        await this.#multifd!.sync();
+        continue;
+      }
       if (walk.model.vmdesc !== undefined) break;
       copier.settle(reader.offset);
       const room = reader.space();
@@ -228,6 +260,7 @@ export class StreamReceiver {
     const { eofOffset = 0, vmdesc } = walk.model;
     const end = vmdesc === undefined ? eofOffset + 1 : vmdesc.offset + 5 + vmdesc.lengthBytes;
     copier.end(end);
+    await this.#options.beforeEnd?.();
     await this.#sink.finish();
     this.#options.signal?.throwIfAborted();
     // The point of no return: the source gives its guest up. Nothing below may fail.
