@@ -151,8 +151,9 @@ export class SourceFrames {
         ranges: ranges.map(([start, length]) => ({ start, length })),
       });
     }
-    // QEMU as destination refuses to run without any discard.
-    const [block] = ram.blocks;
+    // QEMU as destination refuses to run without any discard, and cannot discard no bytes of huge pages.
+    const isSmall = ({ hostPageBytes }: RamBlock): boolean => hostPageBytes === TARGET_PAGE_BYTES;
+    const block = ram.blocks.find(isSmall) ?? ram.blocks[0];
     if (sent === 0 && block !== undefined) {
       const ranges = [{ start: 0, length: 0 }];
       this.command({ name: 'postcopy-ram-discard', block: block.name, ranges });
