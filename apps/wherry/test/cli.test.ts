@@ -151,7 +151,7 @@ describe('wrong usage is told in one line, with what to do', () => {
 });
 
 describe('help', () => {
-  test.each(['demo', 'host', 'migrate', 'inspect', 'receive', 'send', 'convert'])(
+  test.each(['demo', 'host', 'migrate', 'inspect', 'receive', 'send', 'convert', 'relay'])(
     'of %s',
     async (command) => {
       const { code, stdout, stderr } = await lab.run([command, '--help']);
@@ -164,7 +164,16 @@ describe('help', () => {
   test('of wherry itself names the commands', async () => {
     const { code, stdout } = await lab.run(['--help']);
     expect(code).toBe(0);
-    for (const command of ['demo', 'host', 'migrate', 'inspect', 'receive', 'send', 'convert']) {
+    for (const command of [
+      'demo',
+      'host',
+      'migrate',
+      'inspect',
+      'receive',
+      'send',
+      'convert',
+      'relay',
+    ]) {
       expect(stdout).toMatch(new RegExp(`^ {2}${command} +\\S`, 'm'));
     }
     expect((await lab.run(['--version'])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);

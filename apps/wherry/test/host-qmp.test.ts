@@ -79,6 +79,8 @@ describe('a host that runs a guest', () => {
         'cpu-throttle-increment': 10,
         'cpu-throttle-tailslow': false,
         'max-cpu-throttle': 99,
+        'tls-creds': '',
+        'tls-hostname': '',
       },
       status: { running: true, status: 'running' },
       migration: {},
@@ -117,6 +119,8 @@ describe('a host that runs a guest', () => {
           'cpu-throttle-increment': 10,
           'cpu-throttle-tailslow': true,
           'max-cpu-throttle': 99,
+          'tls-creds': '',
+          'tls-hostname': '',
         },
       },
     ]);

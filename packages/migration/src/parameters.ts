@@ -37,6 +37,10 @@ export interface Parameters {
   readonly 'max-cpu-throttle': number;
   /** With `mapped-ram` and `multifd`: pages go past the system's cache of files. */
   readonly 'direct-io': boolean;
+  /** Id of the TLS credentials; empty for none. */
+  readonly 'tls-creds': string;
+  /** The name that the destination's certificate must have; empty for the host of the URI. */
+  readonly 'tls-hostname': string;
 }
 
 /** QEMU's defaults. */
@@ -56,6 +60,8 @@ export const DEFAULT_PARAMETERS: Parameters = {
   'cpu-throttle-tailslow': false,
   'max-cpu-throttle': 99,
   'direct-io': false,
+  'tls-creds': '',
+  'tls-hostname': '',
 };
 
 const MAX_DOWNTIME_MS = 2_000_000;
@@ -91,6 +97,11 @@ const level = (name: string, most: number): Rule => ({
 const oneOf = (name: string, values: readonly string[]): Rule => ({
   isMet: (value) => values.includes(value as string),
   text: `'${name}' is one of ${values.join(', ')} on this host`,
+});
+
+const text = (name: string): Rule => ({
+  isMet: (value) => typeof value === 'string',
+  text: `'${name}' expects a string`,
 });
 
 /** In the order in which QEMU looks at them. */
@@ -145,6 +156,8 @@ const RULES: Readonly<Record<keyof Parameters, readonly Rule[]>> = {
       text: "'direct_io' expects a boolean",
     },
   ],
+  'tls-creds': [text('tls-creds')],
+  'tls-hostname': [text('tls-hostname')],
 };
 
 /**
@@ -167,7 +180,8 @@ export function setParameters(
         { expected: Object.keys(RULES).join(', ') },
       );
     }
-    next[name] = typeof value === 'bigint' ? Number(value) : value;
+    // Null sets a text back, as the empty one does.
+    next[name] = typeof value === 'bigint' ? Number(value) : (value ?? '');
   }
   const all = next as unknown as Parameters;
   for (const [name, rules] of Object.entries(RULES)) {

@@ -61,7 +61,8 @@ describe('setParameters', () => {
       "Parameter 'max_cpu_throttle' expects an integer in the range of cpu_throttle_initial to 99",
     ],
     [{ 'max-cpu-throttle': 40, 'cpu-throttle-initial': 50 }, /'max_cpu_throttle' expects/],
-    [{ 'tls-creds': '' }, /'tls-creds' is not supported by this host/],
+    [{ 'tls-authz': '' }, /'tls-authz' is not supported by this host/],
+    [{ 'tls-creds': 1 }, "Parameter 'tls-creds' expects a string"],
   ])('refuses %o', (changes, message) => {
     expect(() => setParameters(DEFAULT_PARAMETERS, changes)).toThrow(message);
   });

@@ -16,6 +16,7 @@ import { describeViolation } from './describe-violation.ts';
 import { addGuestOptions, type GuestOptions } from './guest-options.ts';
 import { Host } from './host.ts';
 import { hostCommands } from './host-commands.ts';
+import { type HostObject, parseObject } from './host-objects.ts';
 import { type HostSchema, hostSchema } from './host-schema.ts';
 import { HOST_FEATURES, type HostFeature, unservedBlocks } from './postcopy-support.ts';
 
@@ -30,6 +31,7 @@ interface HostCommandOptions extends GuestOptions, Pick<BlockOptions, 'blockdev'
   readonly onlyMigratable?: true;
   readonly memPrealloc?: true;
   readonly uuid?: string;
+  readonly object: readonly HostObject[];
   readonly without: readonly HostFeature[];
 }
 
@@ -74,6 +76,14 @@ export function hostCommand(): Command {
         '--uuid <uuid>',
         "the guest's UUID, by which a multifd channel is told from another guest's (default: zeroes)",
       ).argParser(parseUuid),
+    )
+    .addOption(
+      new Option(
+        '--object <object>',
+        'TLS credentials, repeatable: tls-creds-x509 or tls-creds-psk, then ,id=ID,dir=DIR [,endpoint=client|server] [,verify-peer=off] [,sanity-check=off] [,username=U]',
+      )
+        .argParser((text, previous: HostObject[]) => [...previous, parseObject(text)])
+        .default([], 'none'),
     )
     .option('--only-migratable', 'do not start a guest that cannot be migrated')
     .option('--mem-prealloc', 'have the system give memory to all RAM at the start')
@@ -185,6 +195,7 @@ async function runHost(options: HostCommandOptions): Promise<void> {
     ended.resolve(0);
   };
   try {
+    for (const object of options.object) await addObject(host, object);
     server = new QmpServer<HostSchema>({
       schema: hostSchema,
       version: { qemu: EMULATED_RELEASE, package: 'wherry' },
@@ -212,6 +223,15 @@ async function runHost(options: HostCommandOptions): Promise<void> {
     socket?.close();
     server?.close();
     await host.close();
+  }
+}
+
+/** @throws CliError */
+async function addObject(host: Host, object: HostObject): Promise<void> {
+  try {
+    await host.channels.objects.add(object);
+  } catch (error) {
+    throw new CliError(`--object ${object.id}: ${(error as Error).message}`, 2);
   }
 }
 

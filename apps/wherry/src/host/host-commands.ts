@@ -69,6 +69,8 @@ export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSche
         }
         host.parameters = setParameters(host.parameters, parameters);
       }),
+    'object-add': (object) => host.channels.objects.add(object),
+    'object-del': ({ id }) => host.channels.objects.delete(id),
     'query-migrate-parameters': () => host.parameters,
     'query-migrate': () => asQmpInfo(host.migrationInfo),
 

@@ -9,6 +9,22 @@ import {
 
 const ownSchema = {
   types: {
+    // QEMU's, as far as a migration needs them.
+    ObjectType: { enum: ['tls-creds-x509', 'tls-creds-psk'] },
+    QCryptoTLSCredsEndpoint: { enum: ['client', 'server'] },
+    ObjectOptions: {
+      struct: {
+        'qom-type': 'ObjectType',
+        id: 'str',
+        '*dir': 'str',
+        '*endpoint': 'QCryptoTLSCredsEndpoint',
+        '*verify-peer': 'bool',
+        '*sanity-check': 'bool',
+        '*username': 'str',
+        '*priority': 'str',
+        '*passwordid': 'str',
+      },
+    },
     WherryFaults: {
       struct: { count: 'int', 'total-ms': 'number', 'p50-ms': 'number', 'p99-ms': 'number' },
     },
@@ -35,6 +51,8 @@ const ownSchema = {
     WherryHandover: { struct: { blocks: ['WherryBlock'], devices: ['WherryDevice'] } },
   },
   commands: {
+    'object-add': { data: 'ObjectOptions' },
+    'object-del': { data: { id: 'str' } },
     /** What the vCPUs have seen so far. */
     'x-wherry-guest': { returns: 'WherryGuest' },
     /** Lets every vCPU check all its pages, then tells what they have seen. */

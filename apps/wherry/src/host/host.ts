@@ -24,13 +24,14 @@ import {
   usesReturnPath,
 } from '@wherry/migration';
 import type { RunState } from '@wherry/qmp';
-import { connect, type Listener, listen, type MigrationUri, parseUri } from '@wherry/transport';
+import { type Listener, type MigrationUri, parseUri } from '@wherry/transport';
 import { wallClock } from '../wall-clock.ts';
 import { type AddedDevice, addDevices, checkOnlyMigratable } from './added-devices.ts';
 import { type BlockJobEvent, BlockJobs } from './block-jobs.ts';
 import { type BlockOptions, openDisks } from './block-options.ts';
 import { checkChannels } from './check-channels.ts';
 import { openFileThreads } from './file-threads.ts';
+import { acceptWelcome, HostChannels, socketAddress } from './host-channels.ts';
 import {
   acceptChannels,
   connectChannels,
@@ -98,6 +99,7 @@ export class Host {
   readonly #closing = new AbortController();
   capabilities: Capabilities = new Set();
   parameters: Parameters;
+  readonly channels: HostChannels = new HostChannels(() => this.parameters);
 
   private constructor(
     machine: Machine,
@@ -270,8 +272,8 @@ export class Host {
     this.#setMigrationStatus('setup');
     const { signal } = this.#connecting;
     const connecting = usesChannels(this.capabilities)
-      ? connectChannels(uri, this.#multifdSettings, signal)
-      : connect(parsed, { signal }).then((transport) => ({ transport }));
+      ? connectChannels(uri, this.#multifdSettings, this.channels.clientTls(), signal)
+      : this.channels.connect(parsed, { signal }).then((transport) => ({ transport }));
     connecting.then(
       (connections) => {
         this.#connecting = undefined;
@@ -305,7 +307,7 @@ export class Host {
     const source = new SourceMigration({
       guest: this.#guestPort(),
       ...connections,
-      openChannel: (signal) => connect(uri, { signal }),
+      openChannel: (signal) => this.channels.connect(uri, { signal }),
       openPageFile: () => openFileThreads(uri, 'write', capabilities, this.parameters),
       clock: wallClock,
       capabilities,
@@ -342,8 +344,8 @@ export class Host {
     const parsed = parseUri(uri);
     checkCanResume(this.capabilities);
     checkChannels(this.capabilities, parsed);
-    const connecting = connect(parsed, { signal: this.#closing.signal });
-    const openChannel: OpenChannel = (signal) => connect(parsed, { signal });
+    const connecting = this.channels.connect(parsed, { signal: this.#closing.signal });
+    const openChannel: OpenChannel = (signal) => this.channels.connect(parsed, { signal });
     void this.#source.resume(connecting, openChannel).then((status) => this.#sourceEnded(status));
   }
 
@@ -355,7 +357,7 @@ export class Host {
     }
     checkChannels(this.capabilities, parseUri(uri));
     await this.#listener?.close(); // the last one counts
-    const listener = await listen(uri, { signal: this.#closing.signal });
+    const listener = await this.channels.listen(uri, { signal: this.#closing.signal });
     this.#listener = listener;
     void this.#acceptRecovery(listener, destination);
   }
@@ -363,7 +365,7 @@ export class Host {
   async #acceptRecovery(listener: Listener, destination: DestinationMigration): Promise<void> {
     let transport: Transport;
     try {
-      transport = await listener.accept();
+      transport = await acceptWelcome(listener);
     } catch {
       return; // it was closed: another one listens, or the host ends
     }
@@ -434,7 +436,7 @@ export class Host {
     this.#incoming = 'begun';
     this.#exitOnError = exitOnError;
     try {
-      this.#listener = await listen(uri);
+      this.#listener = await this.channels.listen(uri);
     } catch (error) {
       this.#incoming = 'deferred';
       throw error;
@@ -557,12 +559,4 @@ export class Host {
   #setMigrationStatus(status: MigrationStatus): void {
     if (this.capabilities.has('events')) this.#onEvent({ name: 'MIGRATION', status });
   }
-}
-
-/** @see SocketAddress in QEMU's qapi/sockets.json */
-function socketAddress(uri: string): { type: string; [key: string]: string } {
-  const parsed = parseUri(uri);
-  if (parsed.kind === 'tcp') return { type: 'inet', host: parsed.host, port: String(parsed.port) };
-  if (parsed.kind === 'unix') return { type: 'unix', path: parsed.path };
-  return { type: 'fd', str: uri };
 }

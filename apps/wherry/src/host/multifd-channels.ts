@@ -9,9 +9,9 @@ import {
   type Transport,
   withPrefix,
 } from '@wherry/migration';
-import type { GuestRam } from '@wherry/page-engine';
+import { GuestRam, PacketPages } from '@wherry/page-engine';
 import { MULTIFD_INIT_BYTES, MULTIFD_MAGIC } from '@wherry/stream';
-import { connect, giveAway, type Listener } from '@wherry/transport';
+import { type ConnectTls, connect, giveAway, type Listener } from '@wherry/transport';
 import {
   type ChannelCall,
   type ChannelInit,
@@ -19,6 +19,7 @@ import {
   fromPlainError,
   toPlainError,
 } from './multifd-messages.ts';
+import { receiveChannel } from './multifd-receive-channel.ts';
 
 /** How long a source may take to make its other connections once the first is there. */
 const ALL_CHANNELS_MS = 10_000;
@@ -114,11 +115,12 @@ interface SendChannels {
 export async function connectChannels(
   uri: string,
   settings: MultifdSettings,
+  tls: ConnectTls | undefined,
   signal: AbortSignal,
 ): Promise<SendChannels> {
-  const transport = await connect(uri, { signal });
+  const transport = await connect(uri, { signal, tls });
   try {
-    return { transport, multifd: await openSendChannels(uri, settings, signal) };
+    return { transport, multifd: await openSendChannels(uri, settings, tls, signal) };
   } catch (error) {
     transport.destroy(error as Error);
     throw error;
@@ -133,6 +135,7 @@ export async function connectChannels(
 async function openSendChannels(
   uri: string,
   { ram, uuid, parameters }: MultifdSettings,
+  tls: ConnectTls | undefined,
   signal: AbortSignal,
 ): Promise<readonly MultifdSendPort[]> {
   const compression = parameters['multifd-compression'];
@@ -142,7 +145,7 @@ async function openSendChannels(
       new ChannelThread({
         role: 'send',
         ram: ram.handle(),
-        ...{ id, compression, uri, uuid },
+        ...{ id, compression, uri, tls, uuid },
         findZeroPages: parameters['zero-page-detection'] === 'multifd',
         level: parameters[compression === 'zstd' ? 'multifd-zstd-level' : 'multifd-zlib-level'],
       }),
@@ -214,7 +217,7 @@ export async function acceptChannels(
 
 class AcceptedConnections {
   readonly #settings: MultifdSettings;
-  readonly #channels = new Map<number, ChannelThread>();
+  readonly #channels = new Map<number, MultifdReceivePort>();
   readonly #silent = new Set<Transport>();
   readonly #complete = Promise.withResolvers<AcceptedChannels>();
   #main: Transport | undefined;
@@ -259,7 +262,7 @@ class AcceptedConnections {
 
   async drop(reason: Error): Promise<void> {
     this.#main?.destroy(reason);
-    await Promise.all([...this.#channels.values()].map((thread) => thread.destroy(reason)));
+    await Promise.all([...this.#channels.values()].map((channel) => channel.destroy(reason)));
   }
 
   async #identify(transport: Transport): Promise<void> {
@@ -283,20 +286,25 @@ class AcceptedConnections {
   async #addChannel(transport: Transport, bytes: Uint8Array): Promise<void> {
     const { ram, uuid, parameters } = this.#settings;
     const id = checkMultifdInit(bytes, { uuid, channels: this.#expected });
+    const compression = parameters['multifd-compression'];
+    // What TLS knows of a connection cannot go to another thread: it is read in this one.
+    const own = parameters['tls-creds'] === '' ? undefined : await GuestRam.attach(ram.handle());
     if (this.#channels.has(id)) {
       throw new MigrationError('MULTIFD_INVALID', `multifd: received id '${id}' already setup'`, {
         path: ['multifd', 'initial packet'],
         likely: 'A second migration connects at the same time',
       });
     }
-    const thread = new ChannelThread({
-      role: 'receive',
-      ram: ram.handle(),
-      id,
-      compression: parameters['multifd-compression'],
-      ...giveAway(transport),
-    });
-    this.#channels.set(id, thread);
+    if (own !== undefined) {
+      this.#channels.set(
+        id,
+        receiveChannel({ pages: new PacketPages(own, id), id, transport, compression }),
+      );
+      return;
+    }
+    const init = { role: 'receive', ram: ram.handle(), id, compression } as const;
+    const thread = new ChannelThread({ ...init, ...giveAway(transport) });
+    this.#channels.set(id, receivePort(thread));
     await thread.started();
   }
 
@@ -306,9 +314,7 @@ class AcceptedConnections {
       this.#timer ??= setTimeout(() => this.#complete.reject(this.#missing()), ALL_CHANNELS_MS);
       return;
     }
-    const channels = Array.from({ length: this.#expected }, (_, id) =>
-      receivePort(this.#channels.get(id)!),
-    );
+    const channels = Array.from({ length: this.#expected }, (_, id) => this.#channels.get(id)!);
     this.#complete.resolve({ transport: main, multifd: channels });
   }
 

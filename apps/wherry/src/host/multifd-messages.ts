@@ -4,6 +4,7 @@ import {
   type MultifdCompression,
 } from '@wherry/migration';
 import type { GuestRamHandle } from '@wherry/page-engine';
+import type { ConnectTls } from '@wherry/transport';
 
 /** What a channel's thread is started with. */
 export type ChannelInit = {
@@ -14,6 +15,7 @@ export type ChannelInit = {
   | {
       readonly role: 'send';
       readonly uri: string;
+      readonly tls: ConnectTls | undefined;
       readonly uuid: string;
       readonly findZeroPages: boolean;
       readonly level: number;

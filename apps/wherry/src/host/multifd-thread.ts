@@ -1,13 +1,12 @@
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import {
-  MultifdReceiveChannel,
   type MultifdReceivePort,
   MultifdSendChannel,
   type MultifdSendPort,
   withPrefix,
 } from '@wherry/migration';
 import { GuestRam, PacketPages } from '@wherry/page-engine';
-import { connect, createPacketCompressor, createPacketDecompressor } from '@wherry/transport';
+import { connect, createPacketCompressor } from '@wherry/transport';
 import {
   type ChannelCall,
   type ChannelInit,
@@ -15,6 +14,7 @@ import {
   fromPlainError,
   toPlainError,
 } from './multifd-messages.ts';
+import { receiveChannel } from './multifd-receive-channel.ts';
 
 // The whole of a multifd channel's thread: its socket, its packets, and guest memory as it is.
 
@@ -22,8 +22,8 @@ async function openChannel(init: ChannelInit): Promise<MultifdSendPort | Multifd
   const { id, compression } = init;
   const ram = await GuestRam.attach(init.ram);
   if (init.role === 'send') {
-    const { uuid, findZeroPages, level } = init;
-    const transport = await connect(init.uri);
+    const { uuid, findZeroPages, level, tls } = init;
+    const transport = await connect(init.uri, { tls });
     const compressor =
       compression === 'none' ? undefined : createPacketCompressor({ method: compression, level });
     return new MultifdSendChannel({
@@ -31,9 +31,7 @@ async function openChannel(init: ChannelInit): Promise<MultifdSendPort | Multifd
     });
   }
   const transport = withPrefix(await connect({ kind: 'fd', fd: init.fd }), init.unread);
-  const decompressor = compression === 'none' ? undefined : createPacketDecompressor(compression);
-  const pages = new PacketPages(ram, id);
-  return new MultifdReceiveChannel({ pages, id, transport, compression, decompressor });
+  return receiveChannel({ pages: new PacketPages(ram, id), id, transport, compression });
 }
 
 async function serve(port: MessagePort): Promise<void> {

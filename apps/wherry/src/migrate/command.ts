@@ -19,7 +19,12 @@ export function migrateCommand(): Command {
       'channel between them: tcp:HOST:PORT (port 0: any) or unix:PATH',
       parseChannel,
     );
-  addMigrateOptions(command);
+  addMigrateOptions(command)
+    .option('--tls-creds <id>', 'speak TLS with the credentials of this id, which both hosts have')
+    .option(
+      '--tls-hostname <name>',
+      'the name in the destination’s certificate, where the URI has another',
+    );
   command.addHelpText(
     'after',
     `

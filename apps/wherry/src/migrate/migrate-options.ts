@@ -16,6 +16,8 @@ export interface MigrateOptions {
   readonly xbzrleCacheSize?: number;
   readonly multifdChannels?: number;
   readonly multifdCompression?: 'none' | 'zlib' | 'zstd';
+  readonly tlsCreds?: string;
+  readonly tlsHostname?: string;
   readonly compare: boolean;
   readonly json?: true;
 }

@@ -126,6 +126,7 @@ async function prepareSource(source: Peer, options: MigrateOptions): Promise<voi
   });
   const { maxBandwidth, maxPostcopyBandwidth, downtimeLimit, xbzrleCacheSize } = options;
   await source.setParameters({
+    ...tlsParameters(options),
     ...(maxBandwidth === undefined ? {} : { 'max-bandwidth': maxBandwidth }),
     ...(maxPostcopyBandwidth === undefined
       ? {}
@@ -146,7 +147,7 @@ async function prepareDestination(
     'postcopy-ram': usesPostcopy(options),
     multifd: options.multifdChannels !== undefined,
   });
-  const parameters = multifdParameters(options);
+  const parameters = { ...multifdParameters(options), ...tlsParameters(options) };
   if (Object.keys(parameters).length > 0) await destination.setParameters(parameters);
   await destination.listen(uri);
 }
@@ -156,6 +157,13 @@ function multifdParameters(options: MigrateOptions): MigrationParameters {
   const { multifdChannels: channels, multifdCompression = 'none' } = options;
   if (channels === undefined) return {};
   return { 'multifd-channels': channels, 'multifd-compression': multifdCompression };
+}
+
+function tlsParameters({ tlsCreds, tlsHostname }: MigrateOptions): MigrationParameters {
+  return {
+    ...(tlsCreds === undefined ? {} : { 'tls-creds': tlsCreds }),
+    ...(tlsHostname === undefined ? {} : { 'tls-hostname': tlsHostname }),
+  };
 }
 
 function usesPostcopy({ postcopy, autoPostcopy }: MigrateOptions): boolean {

@@ -20,15 +20,17 @@ interface Options {
 
 const PLACES = `
 A place is where a fault happens, once, on the first connection that has it:
-  [main:]BYTES           so many bytes into the stream; return-path:, multifd:, preempt: name other channels
-  PHASE                  setup, ram, switchover, devices, postcopy, recovery, end
-  IDSTR                  a section, behind its head: 0000:00:02.0/virtio-net
-  COMMAND                behind it: postcopy-advise, packaged, ping, ...
-  return-path:MESSAGE    behind it: pong, req-pages, shut, ...
+  [main:]BYTES         so many bytes into the stream; return-path:, multifd: and
+                       preempt: name other channels
+  PHASE                setup, ram, switchover, devices, postcopy, recovery, end
+  IDSTR                a section, behind its head: 0000:00:02.0/virtio-net
+  COMMAND              behind it: postcopy-advise, packaged, ping, ...
+  return-path:MESSAGE  behind it: pong, req-pages, shut, ...
 +BYTES goes on from there. BYTES take 0x and the suffixes K, M, G.
 
-Exit codes: 0 the migration passed whole, or all faults asked for happened; 1 not so; 2 wrong usage;
-130 interrupted. After a break in postcopy the relay waits for the recovery.`;
+Exit codes: 0 the migration passed whole, or all faults asked for happened;
+1 not so; 2 wrong usage; 130 interrupted. After a break in postcopy the relay
+waits for the recovery.`;
 
 /** Makes the command `wherry relay`. */
 export function relayCommand(): Command {
