@@ -1,19 +1,13 @@
 import { BytesError } from '@wherry/bytes';
-import { type RamBlock, RamSender } from '@wherry/page-engine';
+import type { RamBlock } from '@wherry/page-engine';
 import { type ReturnPathMessage, readReturnPathMessage } from '@wherry/stream';
 import { DeviceRegistry } from '@wherry/vmstate';
-import { AutoConverge } from './auto-converge.ts';
 import { saveRunningGuest } from './background-snapshot.ts';
 import { checkMigratable } from './blockers.ts';
 import { checkSupported, configuredCapabilities, usesReturnPath } from './capabilities.ts';
-import { RateLimit } from './channels.ts';
 import { GlobalState } from './global-state.ts';
-import { ignoredBlocks } from './guest-port.ts';
-import { flushesAfterEachSection } from './machine-defaults.ts';
-import { MappedRamSave } from './mapped-ram-save.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
-import { MultifdSource } from './multifd-source.ts';
 import { postcopyAdvice } from './postcopy-advice.ts';
 import { checkCanPause, checkCanResume, pausedByUser } from './postcopy-pause.ts';
 import { RequestedPages } from './requested-pages.ts';
@@ -27,14 +21,10 @@ import {
 import { type DeviceState, SourceFrames } from './source-frames.ts';
 import type { Commitment, OpenChannel, SourceOptions } from './source-options.ts';
 import { hasEarlyPreempt } from './source-preempt.ts';
+import { type RamOutput, SourceRam } from './source-ram.ts';
 import { recvBitmapBytes, SourceRecovery } from './source-recovery.ts';
-import { type SenderCounts, SourceStatistics } from './source-statistics.ts';
-import { checkSeekable, type Transport } from './transport.ts';
-
-/** Bytes of page records in one PART section, about what QEMU sends in its 50 ms at 1 Gbit/s. */
-const PART_BYTES = 8 * 1024 * 1024;
-/** In postcopy: how much background data may stand before an answer to a request. */
-const POSTCOPY_CHUNK_BYTES = 64 * 1024;
+import { SourceStatistics } from './source-statistics.ts';
+import type { Transport } from './transport.ts';
 
 /**
  * The source's side of one migration. {@link SourceMigration.run} is the protocol, top to bottom:
@@ -55,12 +45,9 @@ const POSTCOPY_CHUNK_BYTES = 64 * 1024;
  */
 export class SourceMigration {
   readonly #options: SourceOptions;
-  readonly #sender: RamSender;
+  readonly #ram: SourceRam;
   readonly #requested: RequestedPages;
   readonly #statistics: SourceStatistics;
-  readonly #rate: RateLimit;
-  readonly #autoConverge: AutoConverge | undefined;
-  readonly #multifd: MultifdSource | undefined;
   readonly #globalState = new GlobalState();
   readonly #registry: DeviceRegistry;
   #connection: SourceConnection;
@@ -68,14 +55,12 @@ export class SourceMigration {
   /** Bytes over connections that are lost. */
   #bytesBefore = 0;
   #recovery: SourceRecovery<RamBlock> | undefined;
-  #mapped: MappedRamSave | undefined;
   #status: MigrationStatus = 'none';
   #error: Error | undefined;
   #commitment: Commitment = 'none';
   #guestWasRunning = false;
   #guestStopped = false;
   #cancelled = false;
-  #postcopyRequested = false;
   #packageLoaded = false;
   /** State of the devices as it was sent, for a comparison at hand-over. */
   deviceStates: readonly DeviceState[] = [];
@@ -83,72 +68,39 @@ export class SourceMigration {
   /** @throws VmstateError `REGISTRATION_INVALID` when two of the guest's devices have one section */
   constructor(options: SourceOptions) {
     this.#options = options;
-    const { guest, transport, clock, multifd: channels } = options;
-    const { 'xbzrle-cache-size': cacheBytes, 'zero-page-detection': detection } =
-      options.parameters();
-    this.#sender = new RamSender(guest.ram, {
-      xbzrleCacheBytes: options.capabilities.has('xbzrle')
-        ? Math.min(cacheBytes, guest.ram.plan.options.xbzrleCacheBytes)
-        : 0,
-      runs: options.capabilities.has('mapped-ram'),
-      ignored: ignoredBlocks(guest, options.capabilities),
-      zeroPages: channels === undefined ? detection !== 'none' : detection === 'legacy',
-      pageLists: MultifdSource.listsFor(channels?.length ?? 0),
-      preempt: options.capabilities.has('postcopy-preempt'),
-    });
-    this.#requested = new RequestedPages(guest.ram, this.#sender);
+    const { guest, transport, clock } = options;
+    this.#ram = new SourceRam(options, () => this.#statistics.measure());
+    this.#requested = new RequestedPages(guest.ram, this.#ram.sender);
     this.#connection = this.#connect(transport, options.openChannel);
     this.#registry = new DeviceRegistry([this.#globalState.device, ...guest.devices]);
     const { output } = this.#connection;
     this.#frames = new SourceFrames(output.frames, guest.machineType, this.#registry);
-    this.#rate = new RateLimit(clock);
-    if (options.capabilities.has('auto-converge') && guest.setThrottle !== undefined) {
-      this.#autoConverge = new AutoConverge({
-        clock,
-        parameters: options.parameters,
-        setThrottle: guest.setThrottle.bind(guest),
-      });
-    }
-    if (channels !== undefined) {
-      this.#multifd = new MultifdSource({
-        channels,
-        flushAfterEachSection: flushesAfterEachSection(guest.machineType),
-        onListFree: (list) => this.#sender.releaseList(list),
-        onSent: ({ bytes }) => this.#rate.spend(bytes, options.parameters()['max-bandwidth']),
-      });
-    }
-    const sent = this.#multifd?.sent;
-    const counts = (): SenderCounts => ({
-      normalPages: this.#sender.counters.normalPages + (sent?.normalPages ?? 0),
-      zeroPages: this.#sender.counters.zeroPages + (sent?.zeroPages ?? 0),
-      multifdBytes: sent?.bytes ?? 0,
-      owedBytes: this.#sender.owedBytes,
-      totalBytes: this.#sender.totalBytes,
-      streamBytes: this.#streamBytes,
-      xbzrle: this.#sender.xbzrle,
-    });
-    this.#statistics = new SourceStatistics(clock, counts, cacheBytes);
-  }
-
-  get #isSnapshot(): boolean {
-    return this.#options.capabilities.has('background-snapshot');
+    this.#statistics = new SourceStatistics(
+      clock,
+      () => ({ ...this.#ram.counts, streamBytes: this.#streamBytes }),
+      options.parameters()['xbzrle-cache-size'],
+    );
   }
 
   #connect(transport: Transport, open: OpenChannel | undefined): SourceConnection {
     const { capabilities, guest } = this.#options;
-    const preempt = { sender: this.#sender, open, onAwaited: () => this.#rate.interrupt() };
+    const preempt = { sender: this.#ram.sender, open, onAwaited: () => this.#ram.interrupt() };
     const connection = new SourceConnection(
       transport,
       capabilities.has('postcopy-preempt') ? preempt : undefined,
     );
     const { signal } = connection;
-    signal.addEventListener('abort', () => void this.#multifd?.destroy(signal.reason));
+    signal.addEventListener('abort', () => void this.#ram.destroy(signal.reason));
     if (hasEarlyPreempt(guest.machineType)) connection.preempt?.connect();
     return connection;
   }
 
   get #streamBytes(): number {
-    return this.#bytesBefore + this.#connection.bytes + (this.#multifd?.sent.bytes ?? 0);
+    return this.#bytesBefore + this.#connection.bytes + this.#ram.multifdBytes;
+  }
+
+  get #output(): RamOutput {
+    return { connection: this.#connection, frames: this.#frames };
   }
 
   get status(): MigrationStatus {
@@ -159,7 +111,7 @@ export class SourceMigration {
     return this.#error;
   }
   get info(): MigrationInfo {
-    const throttle = this.#autoConverge?.percentage ?? 0;
+    const throttle = this.#ram.throttlePercentage;
     return {
       ...this.#statistics.info(this.#status, this.#error?.message),
       ...(throttle === 0 ? {} : { 'cpu-throttle-percentage': throttle }),
@@ -174,8 +126,7 @@ export class SourceMigration {
         'Enable postcopy with migrate_set_capability before the start of migration',
       );
     }
-    this.#postcopyRequested = true;
-    this.#rate.interrupt();
+    this.#ram.requestPostcopy();
   }
 
   /**
@@ -209,7 +160,7 @@ export class SourceMigration {
     this.#setStatus('setup');
     return this.#drive(async () => {
       await this.#setUp();
-      if (this.#isSnapshot) return this.#snapshot();
+      if (this.#options.capabilities.has('background-snapshot')) return this.#snapshot();
       const postcopy = await this.#precopy();
       await this.#stopGuest();
       if (postcopy) await this.#postcopy();
@@ -237,7 +188,7 @@ export class SourceMigration {
     this.#setStatus('postcopy-recover-setup');
     try {
       const transport = await connecting;
-      this.#bytesBefore = this.#streamBytes;
+      this.#bytesBefore += this.#connection.bytes;
       this.#connection = this.#connect(transport, openChannel);
     } catch (error) {
       this.#error = error as Error;
@@ -246,7 +197,7 @@ export class SourceMigration {
     }
     const { frames } = this.#connection.output;
     this.#frames = new SourceFrames(frames, guest.machineType, this.#registry);
-    const recovery = new SourceRecovery(guest.ram, this.#sender);
+    const recovery = new SourceRecovery(guest.ram, this.#ram.sender);
     this.#recovery = recovery;
     this.#packageLoaded = true; // whoever waits for a recovery runs the guest
     this.#setStatus('postcopy-recover');
@@ -276,42 +227,25 @@ export class SourceMigration {
       else await this.#fail(error as Error, returnPath);
     }
     await connection.close();
-    await this.#multifd?.end();
-    await this.#mapped?.close();
+    await this.#ram.end();
     return this.#status;
   }
 
   async #setUp(): Promise<void> {
     const { guest, capabilities } = this.#options;
-    const postcopy = capabilities.has('postcopy-ram');
     checkMigratable(guest);
     checkSupported(this.#options);
     this.#guestWasRunning = guest.running;
-    this.#sender.oweAll();
+    this.#ram.sender.oweAll();
     this.#frames.begin(configuredCapabilities(capabilities));
     if (usesReturnPath(capabilities)) {
       this.#frames.command({ name: 'open-return-path' });
       this.#frames.command({ name: 'ping', value: 1 });
     }
-    if (postcopy) {
+    if (capabilities.has('postcopy-ram')) {
       this.#frames.command({ name: 'postcopy-advise', ram: postcopyAdvice(guest.ram) });
     }
-    if (capabilities.has('mapped-ram')) {
-      this.#mapped = await MappedRamSave.create(
-        this.#connection.output,
-        checkSeekable(this.#options.transport),
-        await this.#options.openPageFile?.(),
-        guest.ram,
-        ignoredBlocks(guest, capabilities),
-      );
-    }
-    const mapped = this.#mapped;
-    await this.#multifd?.sync();
-    this.#frames.setUp(guest.ram, postcopy, {
-      withGpas: capabilities.has('x-ignore-shared'),
-      flush: this.#multifd?.marksRounds === true,
-      ...(mapped === undefined ? {} : { placeMapped: (block) => mapped.placeBlock(block) }),
-    });
+    await this.#ram.setUp(this.#output);
     this.#pass(0);
     await this.#connection.output.flush();
     this.#statistics.setupDone();
@@ -320,29 +254,25 @@ export class SourceMigration {
 
   /** Sends rounds over what is dirty while the guest runs. @returns whether postcopy comes next */
   async #precopy(): Promise<boolean> {
+    const { sender } = this.#ram;
     for (;;) {
-      await this.#sendPart('part', PART_BYTES);
-      if (this.#postcopyRequested) {
+      await this.#ram.sendPart(this.#output);
+      if (this.#ram.postcopyRequested) {
         await this.#connection.openPreempt();
         return true;
       }
       const { 'downtime-limit': limitMs } = this.#options.parameters();
-      if (
-        this.#sender.owedBytes > this.#statistics.bytesWithin(limitMs) &&
-        !this.#sender.roundComplete &&
-        this.#autoConverge?.isSyncDue !== true
-      ) {
-        continue;
-      }
+      const isLittle = (): boolean => sender.owedBytes <= this.#statistics.bytesWithin(limitMs);
+      if (!isLittle() && !this.#ram.isSyncDue) continue;
       // What is owed looks little enough, or a round is over: see what the guest dirtied meanwhile.
-      this.#pass(this.#sender.syncDirty());
-      if (this.#sender.owedBytes <= this.#statistics.bytesWithin(limitMs)) return false;
+      this.#pass(sender.syncDirty());
+      if (isLittle()) return false;
     }
   }
 
   #pass(dirtyPages: number): void {
     this.#statistics.synced(dirtyPages);
-    this.#autoConverge?.synced(dirtyPages, this.#streamBytes);
+    this.#ram.synced(dirtyPages, this.#streamBytes);
     this.#options.onPass?.(this.#statistics.syncCount);
   }
 
@@ -355,7 +285,7 @@ export class SourceMigration {
     if (guest.running) await guest.stop();
     this.#connection.checkAborted();
     if (capabilities.has('x-ignore-shared')) await guest.shared?.save();
-    this.#pass(this.#sender.syncDirty());
+    this.#pass(this.#ram.sender.syncDirty());
   }
 
   async #snapshot(): Promise<void> {
@@ -365,11 +295,11 @@ export class SourceMigration {
       isIgnoringShared: this.#options.capabilities.has('x-ignore-shared'),
       globalState: this.#globalState,
       frames: this.#frames,
-      sender: this.#sender,
+      sender: this.#ram.sender,
       statistics: this.#statistics,
       sendRam: async () => {
-        while (this.#sender.owedPages() > 0) await this.#sendPart('part', POSTCOPY_CHUNK_BYTES);
-        await this.#mapped?.finish();
+        while (this.#ram.sender.owedPages() > 0) await this.#ram.sendPart(this.#output);
+        await this.#ram.finish();
       },
     });
     this.deviceStates = saved.states;
@@ -379,7 +309,7 @@ export class SourceMigration {
 
   /** Sends the rest of RAM, the devices and the end. The point of no return is its last write. */
   async #complete(): Promise<void> {
-    await this.#sendPart('end', Number.POSITIVE_INFINITY);
+    await this.#ram.sendEnd(this.#output);
     this.#frames.devices();
     this.deviceStates = this.#frames.states;
     this.#frames.end(true);
@@ -390,7 +320,7 @@ export class SourceMigration {
 
   /** Hands the guest over, then sends its pages: those that it waits for first. */
   async #postcopy(): Promise<void> {
-    this.#frames.discards(this.#sender.discards(), this.#options.guest.ram);
+    this.#frames.discards(this.#ram.sender.discards(), this.#options.guest.ram);
     this.#frames.command({ name: 'ping', value: 2 });
     this.#frames.package();
     this.deviceStates = this.#frames.states;
@@ -398,7 +328,7 @@ export class SourceMigration {
     this.#connection.checkAborted();
     this.#commitment = 'postcopy';
     await this.#connection.output.flush();
-    this.#sender.enterPostcopy();
+    this.#ram.enterPostcopy();
     this.#statistics.postcopyStarted();
     this.#setStatus('postcopy-active');
     await this.#sendOwed();
@@ -407,59 +337,18 @@ export class SourceMigration {
   /** Sends what is owed in postcopy, and the end of the stream. */
   async #sendOwed(): Promise<void> {
     const { preempt, output } = this.#connection;
+    const { sender } = this.#ram;
     preempt?.serve(); // what was requested before
-    while (this.#sender.owedPages() > 0) {
-      if (this.#sender.hasNext) await this.#sendPart('part', POSTCOPY_CHUNK_BYTES);
+    while (sender.owedPages() > 0) {
+      if (sender.hasNext) await this.#ram.sendPart(this.#output);
       else await preempt?.settled();
       this.#connection.checkAborted();
     }
     await preempt?.settled();
-    await this.#sendPart('end', Number.POSITIVE_INFINITY);
+    await this.#ram.sendEnd(this.#output);
     this.#frames.end(false);
     await output.flush();
     if (hasEarlyPreempt(this.#options.guest.machineType)) await preempt?.end();
-  }
-
-  /**
-   * Sends one section of page records: at least `bytes` of them where so much is owed, and to the end
-   * of a host page in postcopy, since older destinations lose a host page that two sections share.
-   */
-  async #sendPart(kind: 'part' | 'end', bytes: number): Promise<void> {
-    const { parameters, clock } = this.#options;
-    const inPostcopy = this.#commitment === 'postcopy';
-    const until = this.#streamBytes + bytes;
-    // Postcopy waits for nothing: neither for a rate that precopy keeps nor for the end of its round.
-    const isOver = (): boolean =>
-      kind === 'part' &&
-      !inPostcopy &&
-      (this.#postcopyRequested ||
-        this.#sender.roundComplete ||
-        this.#autoConverge?.isSyncDue === true);
-    this.#frames.ramHead(kind);
-    do {
-      this.#connection.checkAborted();
-      const rate =
-        kind === 'end' || this.#isSnapshot
-          ? 0
-          : parameters()[inPostcopy ? 'max-postcopy-bandwidth' : 'max-bandwidth'];
-      const largest = inPostcopy || this.#isSnapshot ? POSTCOPY_CHUNK_BYTES : PART_BYTES;
-      // A request ends the wait, and is served; the background goes on waiting behind it.
-      if (rate !== 0 && !this.#sender.hasRequests) await this.#rate.wait(this.#connection.signal);
-      await this.#multifd?.ready();
-      const chunk = this.#sender.next(Math.min(largest, this.#rate.burst(rate)));
-      if (chunk === undefined) break;
-      if (chunk.list !== undefined) this.#multifd?.send(chunk.list);
-      const { lengthBytes } = chunk;
-      await (this.#mapped ?? this.#connection.output).sendChunk(chunk);
-      this.#statistics.measure();
-      await clock.yield(); // writes that succeed at once would keep requests and QMP waiting
-      if (!chunk.requested) this.#rate.spend(lengthBytes, rate);
-      if (chunk.endOfRound) await this.#multifd?.endRound(this.#frames);
-    } while ((this.#streamBytes < until || this.#sender.insideHostPage) && !isOver());
-    await this.#multifd?.endSection(this.#frames, kind === 'end');
-    if (kind === 'end') await this.#mapped?.finish();
-    this.#frames.ramEnd();
-    await this.#connection.output.flush();
   }
 
   /** Reads the destination's messages until it is done. */
@@ -498,7 +387,7 @@ export class SourceMigration {
       case 'req-pages':
         this.#requested.take(message, this.#commitment === 'postcopy', offset);
         this.#statistics.requests += 1;
-        if (this.#connection.preempt === undefined) this.#rate.interrupt();
+        if (this.#connection.preempt === undefined) this.#ram.interrupt();
         else if (this.#status === 'postcopy-active') this.#connection.preempt.serve();
         return;
       case 'recv-bitmap':
@@ -519,12 +408,12 @@ export class SourceMigration {
   #guestHasMoved(): void {
     this.#packageLoaded = true;
     const isSure = this.#commitment === 'postcopy';
-    if (isSure && this.#options.capabilities.has('release-ram')) this.#sender.releaseSent();
+    if (isSure && this.#options.capabilities.has('release-ram')) this.#ram.sender.releaseSent();
   }
 
   #succeed(): void {
     this.#statistics.guestHandedOver();
-    this.#autoConverge?.stop();
+    this.#ram.endThrottle();
     this.#statistics.ended();
     this.#setStatus('completed');
   }
@@ -532,7 +421,7 @@ export class SourceMigration {
   async #fail(thrown: Error, returnPath: Promise<void> | undefined): Promise<void> {
     const { guest } = this.#options;
     await this.#connection.close(thrown);
-    await this.#multifd?.destroy(thrown);
+    await this.#ram.destroy(thrown);
     await returnPath;
     const { shut, signal } = this.#connection;
     const cause: Error = signal.reason ?? thrown;
@@ -540,7 +429,7 @@ export class SourceMigration {
     const guestIsHere =
       this.#commitment === 'none' ||
       (destinationHasFailed && (this.#commitment === 'handing-over' || !this.#packageLoaded));
-    this.#autoConverge?.stop();
+    this.#ram.endThrottle();
     if (this.#commitment === 'postcopy' && !guestIsHere) {
       this.#error = cause;
       this.#setStatus('postcopy-paused');
