@@ -73,6 +73,38 @@ describe.each([
   });
 });
 
+describe('wherry migrate', () => {
+  test('sets any capability and parameter at both sides', async () => {
+    const [source, destination] = await lab.pair(GUEST);
+    const { code, stderr } = await lab.run([
+      ...['migrate', source.qmp, destination.qmp, 'tcp:127.0.0.1:0', '--json', '--postcopy'],
+      ...['--capability', 'postcopy-preempt', '--capability', 'postcopy-blocktime'],
+      ...['--parameter', 'downtime-limit=321', '--parameter', 'tls-hostname=there'],
+    ]);
+    expect([code, stderr]).toEqual([0, '']);
+    for (const { client } of [source, destination]) {
+      const parameters = await client.execute('query-migrate-parameters');
+      expect(parameters).toMatchObject({ 'downtime-limit': 321, 'tls-hostname': 'there' });
+      const set = (await client.execute('query-migrate-capabilities')).filter(({ state }) => state);
+      expect(set.map(({ capability }) => capability)).toContain('postcopy-preempt');
+    }
+    expect(await destination.client.execute('query-migrate')).toHaveProperty('postcopy-blocktime');
+  });
+
+  test.each([
+    [['--capability', 'postcopy-preemt'], 'postcopy-preemt'],
+    [['--parameter', 'downtime-limit=soon'], 'downtime-limit'],
+    [['--parameter', 'downtime-limit'], 'NAME=VALUE'],
+  ])('says who refuses %j', async (args, message) => {
+    const [source, destination] = await lab.pair(GUEST);
+    const { code, stderr } = await lab.run([
+      ...['migrate', source.qmp, destination.qmp, 'tcp:127.0.0.1:0', ...args],
+    ]);
+    expect(code).toBe(2);
+    expect(stderr).toContain(message);
+  });
+});
+
 describe('a channel for requested pages', () => {
   const refusal = (client: RunningHost['client'], capabilities: readonly string[]) =>
     client

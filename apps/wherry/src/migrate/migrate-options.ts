@@ -1,3 +1,4 @@
+import type { MigrationParameters } from '@wherry/qmp';
 import { parseUri, TransportError } from '@wherry/transport';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { parseNumber } from '../host/guest-options.ts';
@@ -16,6 +17,9 @@ export interface MigrateOptions {
   readonly xbzrleCacheSize?: number;
   readonly multifdChannels?: number;
   readonly multifdCompression?: 'none' | 'zlib' | 'zstd';
+  /** Names of further capabilities. */
+  readonly capability?: readonly string[];
+  readonly parameter?: MigrationParameters;
   readonly tlsCreds?: string;
   readonly tlsHostname?: string;
   readonly compare: boolean;
@@ -97,8 +101,29 @@ export function addMigrateOptions(command: Command): Command {
         .implies({ multifdChannels: 2 }),
     )
     .option(
+      '--capability <name>',
+      'switch a capability on at both sides, such as postcopy-preempt; repeatable',
+      (name: string, before: readonly string[] = []): readonly string[] => [...before, name],
+    )
+    .option(
+      '--parameter <name=value>',
+      'set a parameter at both sides, such as multifd-zlib-level=9; repeatable',
+      addParameter,
+    )
+    .option(
       '--no-compare',
       'skip the comparison of RAM and devices at hand-over and the check of every page',
     )
     .option('--json', 'print one JSON object instead of lines and a table');
+}
+
+/** Adds one `--parameter`: digits are a number, true and false what they say, the rest is text. @throws InvalidArgumentError */
+function addParameter(text: string, before: MigrationParameters = {}): MigrationParameters {
+  const [, name, value] = /^([a-z][a-z0-9-]*)=(.*)$/.exec(text) ?? [];
+  if (name === undefined || value === undefined) {
+    throw new InvalidArgumentError("It is NAME=VALUE, with the name that QMP's parameter has.");
+  }
+  if (/^\d{1,15}$/.test(value)) return { ...before, [name]: Number(value) };
+  const isSwitch = value === 'true' || value === 'false';
+  return { ...before, [name]: isSwitch ? value === 'true' : value };
 }

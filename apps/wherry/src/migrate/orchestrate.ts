@@ -123,6 +123,7 @@ async function prepareSource(source: Peer, options: MigrateOptions): Promise<voi
     xbzrle: options.xbzrle === true,
     'auto-converge': options.autoConverge === true,
     multifd: options.multifdChannels !== undefined,
+    ...furtherCapabilities(options),
   });
   const { maxBandwidth, maxPostcopyBandwidth, downtimeLimit, xbzrleCacheSize } = options;
   await source.setParameters({
@@ -134,6 +135,7 @@ async function prepareSource(source: Peer, options: MigrateOptions): Promise<voi
     ...(downtimeLimit === undefined ? {} : { 'downtime-limit': downtimeLimit }),
     ...(xbzrleCacheSize === undefined ? {} : { 'xbzrle-cache-size': xbzrleCacheSize }),
     ...multifdParameters(options),
+    ...options.parameter,
   });
 }
 
@@ -146,10 +148,19 @@ async function prepareDestination(
     events: true,
     'postcopy-ram': usesPostcopy(options),
     multifd: options.multifdChannels !== undefined,
+    ...furtherCapabilities(options),
   });
-  const parameters = { ...multifdParameters(options), ...tlsParameters(options) };
+  const parameters = {
+    ...multifdParameters(options),
+    ...tlsParameters(options),
+    ...options.parameter,
+  };
   if (Object.keys(parameters).length > 0) await destination.setParameters(parameters);
   await destination.listen(uri);
+}
+
+function furtherCapabilities({ capability = [] }: MigrateOptions): Record<string, boolean> {
+  return Object.fromEntries(capability.map((name) => [name, true]));
 }
 
 /** Both sides need the same of these. */
