@@ -1,4 +1,4 @@
-import { ByteReader, collect, type Parser, runParser, skip } from '@wherry/bytes';
+import { type ByteReader, type Parser, runParser, skip } from '@wherry/bytes';
 import { RamReceiver } from '@wherry/page-engine';
 import {
   type Command,
@@ -9,59 +9,32 @@ import {
   readHeader,
   readItem,
   readVmdescLength,
-  type SectionHead,
 } from '@wherry/stream';
 import { type Device, DeviceRegistry } from '@wherry/vmstate';
-import { type Capabilities, checkConfiguredCapabilities } from './capabilities.ts';
-import type { Clock } from './clock.ts';
+import { checkConfiguredCapabilities } from './capabilities.ts';
 import { DestinationConnection } from './destination-connection.ts';
+import type { DestinationOptions } from './destination-options.ts';
 import { DestinationPreempt } from './destination-preempt.ts';
 import { deviceError } from './device-error.ts';
 import { GlobalState } from './global-state.ts';
-import type { GuestPort } from './guest-port.ts';
 import { type IncomingCounters, sumCounters } from './incoming-counters.ts';
+import { packagedDevice, readPackage } from './incoming-package.ts';
+import { IncomingPostcopy, unexpectedCommand } from './incoming-postcopy.ts';
 import { type IncomingSection, IncomingSections } from './incoming-sections.ts';
 import { MappedRamLoad } from './mapped-ram-load.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
 import { type MultifdDestination, receiveChannels } from './multifd-destination.ts';
-import type { MultifdReceivePort } from './multifd-port.ts';
-import type { PageFile } from './page-file.ts';
 import { PageRequests } from './page-requests.ts';
-import { checkPostcopyAdvice, type PostcopyAdvice } from './postcopy-advice.ts';
 import { PostcopyBlocktime } from './postcopy-blocktime.ts';
 import { checkCanPause, pausedByUser } from './postcopy-pause.ts';
 import { RamLoad } from './ram-load.ts';
 import { type DeviceState, encodeDevice } from './source-frames.ts';
 import type { OpenChannel } from './source-options.ts';
-import { recvBitmapBytes } from './source-recovery.ts';
 import { checkSeekable, type Transport } from './transport.ts';
-
-/** What {@link DestinationMigration} needs. */
-export interface DestinationOptions {
-  /** The guest, created to receive: its vCPUs stand still and all its pages are missing. */
-  readonly guest: GuestPort;
-  /** A connection from the source, owned by the migration from now on. */
-  readonly transport: Transport;
-  /** Waits for the source's next connection; `postcopy-preempt` needs it. */
-  readonly acceptChannel?: OpenChannel;
-  /** With the capability `multifd`: the channels in the order of their ids, owned by the migration from now on. */
-  readonly multifd?: readonly MultifdReceivePort[];
-  /** With `mapped-ram`: opens what reads the pages, owned by the migration from then on; by default the connection does. */
-  readonly openPageFile?: () => Promise<PageFile | undefined>;
-  readonly clock: Clock;
-  readonly capabilities: Capabilities;
-  /** Whether the guest runs after its arrival when it ran before (QEMU without `-S`); default true. */
-  readonly autostart?: boolean;
-  readonly onStatus?: (status: MigrationStatus) => void;
-}
 
 /** In postcopy: how much of the background is placed before requests and their answers have their turn. */
 const POSTCOPY_READ_BYTES = 128 * 1024;
-
-/** How far postcopy has come. @see PostcopyState in QEMU's migration/postcopy-ram.h */
-const POSTCOPY_STATES = ['none', 'advise', 'discard', 'listening', 'running', 'end'] as const;
-type PostcopyState = (typeof POSTCOPY_STATES)[number];
 
 /**
  * The destination's side of one migration. {@link DestinationMigration.run} is the protocol, top to
@@ -79,6 +52,7 @@ export class DestinationMigration {
   readonly #globalState = new GlobalState();
   readonly #registry: DeviceRegistry;
   readonly #sections: IncomingSections;
+  readonly #postcopy: IncomingPostcopy;
   readonly #requests: PageRequests;
   /** The channel for requested pages, with `postcopy-preempt`. */
   readonly #preempt: DestinationPreempt | undefined;
@@ -89,8 +63,6 @@ export class DestinationMigration {
   #mapped: MappedRamLoad | undefined;
   #status: MigrationStatus = 'none';
   #error: Error | undefined;
-  #advised = false;
-  #postcopy: PostcopyState = 'none';
   /** State of the devices as it was loaded, for a comparison at hand-over. */
   deviceStates: readonly DeviceState[] = [];
 
@@ -102,6 +74,7 @@ export class DestinationMigration {
     this.#registry = new DeviceRegistry([this.#globalState.device, ...options.guest.devices]);
     this.#sections = new IncomingSections(this.#registry);
     this.#receiver = new RamReceiver(ram);
+    this.#postcopy = new IncomingPostcopy(ram, capabilities.has('postcopy-ram'));
     if (capabilities.has('postcopy-blocktime')) {
       this.#blocktime = new PostcopyBlocktime(clock, options.guest.faults, ram.vcpus);
     }
@@ -131,10 +104,9 @@ export class DestinationMigration {
   }
   get info(): MigrationInfo {
     const { message } = this.#error ?? {};
-    const hasBegun = !['none', 'advise', 'discard'].includes(this.#postcopy);
     return {
       status: this.#status,
-      ...(hasBegun ? this.#blocktime?.statistics : {}),
+      ...(this.#postcopy.hasBegun ? this.#blocktime?.statistics : {}),
       ...(message === undefined ? {} : { 'error-desc': message }),
     };
   }
@@ -213,21 +185,21 @@ export class DestinationMigration {
     const connection = this.#connection;
     try {
       await read();
-      if (this.#postcopy === 'running') {
+      if (this.#postcopy.isRunning) {
         await this.#preempt?.drained();
-        this.#expectAllPages();
+        this.#ramLoad.checkAllPlaced(this.#connection.input.reader.offset);
       } else await this.#finishPrecopy();
       // The guest is whole: it starts even when the source can no longer be told.
       await connection.answer({ name: 'shut', status: 0 }).catch(() => {});
       await this.#multifd?.destroy(); // whatever may still come, a guest that runs keeps its pages
-      if (this.#postcopy !== 'running') {
+      if (!this.#postcopy.isRunning) {
         this.#keepDeviceStates(); // behind SHUT: the source need not wait for it
         this.#startGuest();
       }
       this.#setStatus('completed');
     } catch (error) {
       this.#error = error as Error;
-      if (this.#postcopy === 'running') {
+      if (this.#postcopy.isRunning) {
         connection.destroy(this.#error);
         await this.#preempt?.stop(this.#error);
         await this.#requests.stop();
@@ -310,7 +282,7 @@ export class DestinationMigration {
   async #loadBehind(): Promise<void> {
     await this.#finishPrecopy();
     this.#mapped!.placeZeroPages(this.#options.guest.ram);
-    this.#postcopy = 'running';
+    this.#postcopy.runFromFile();
     this.#keepDeviceStates();
     this.#setStatus('postcopy-active');
     this.#startGuest();
@@ -321,7 +293,7 @@ export class DestinationMigration {
   async #loadRam(reader: ByteReader): Promise<void> {
     const { input } = this.#connection;
     for (;;) {
-      const end = await input.parse(this.#ramLoad.loadBody(reader, this.#advised));
+      const end = await input.parse(this.#ramLoad.loadBody(reader, this.#postcopy.isAdvised));
       const isMark = (end === 'eos') === this.#multifd?.flushAfterEachSection;
       if (isMark) await this.#multifd?.sync();
       if (end === 'eos') return;
@@ -342,7 +314,6 @@ export class DestinationMigration {
   }
 
   async #command(command: Command, offset: number): Promise<void> {
-    const { capabilities } = this.#options;
     switch (command.name) {
       case 'open-return-path':
         this.#connection.returnPathOpen = true;
@@ -350,22 +321,18 @@ export class DestinationMigration {
       case 'ping':
         return this.#connection.answer({ name: 'pong', value: command.value });
       case 'postcopy-advise':
-        return this.#advise(command.ram, offset);
+        return this.#postcopy.advise(command, offset);
       case 'postcopy-ram-discard':
-        this.#enter('discard', ['advise', 'discard'], command, offset);
-        this.#discard(command, offset);
-        return;
+        return this.#postcopy.discard(command, offset);
       case 'postcopy-listen':
-        this.#enter('listening', ['advise', 'discard'], command, offset);
-        if (!capabilities.has('postcopy-ram'))
-          throw this.#unexpected(command, 'postcopy-ram is off here', offset);
+        this.#postcopy.listen(command, offset);
         this.#receiver.enterPostcopy();
         this.#connection.input.maxReadBytes = POSTCOPY_READ_BYTES;
         await this.#preempt?.open(this.#acceptChannel);
         this.#requests.start(this.#connection);
         return;
       case 'postcopy-run':
-        this.#enter('running', ['listening'], command, offset);
+        this.#postcopy.run(command, offset);
         this.#keepDeviceStates();
         this.#setStatus('postcopy-active');
         this.#startGuest();
@@ -379,122 +346,36 @@ export class DestinationMigration {
       case 'switchover-start': // news only: the devices follow
         return;
       default:
-        throw this.#unexpected(command, 'it was not agreed on', offset);
+        throw unexpectedCommand(command, 'it was not agreed on', offset);
     }
   }
 
-  #discard(command: Command & { name: 'postcopy-ram-discard' }, offset: number): void {
-    const block = this.#options.guest.ram.block(command.block);
-    if (block === undefined) {
-      const problem = `ram_discard_range: Failed to find block '${command.block}'`;
-      throw this.#unexpected(command, problem, offset);
-    }
-    try {
-      for (const { start, length } of command.ranges) block.discardRange(start, length);
-    } catch (cause) {
-      throw this.#unexpected(command, (cause as Error).message, offset, cause);
-    }
-  }
-
-  #advise(advice: PostcopyAdvice | undefined, offset: number): void {
-    this.#enter('advise', ['none'], { name: 'postcopy-advise' }, offset);
-    const { guest, capabilities } = this.#options;
-    checkPostcopyAdvice(advice, guest.ram, capabilities.has('postcopy-ram'), offset);
-    this.#advised = advice !== undefined;
-  }
-
-  /** Collects a package whole, then runs what is in it; the stream goes on behind it. */
+  /** Runs what is in a package, whole as it is; the stream goes on behind it. */
   async #package(lengthBytes: number, offset: number): Promise<void> {
-    const limit = 256 * 1024 * 1024;
-    if (lengthBytes === 0 || lengthBytes > limit) {
-      throw new MigrationError(
-        'COMMAND_UNEXPECTED',
-        'A package of device state has no usable size',
-        {
-          expected: `1 to ${limit} bytes`,
-          found: `${lengthBytes}`,
-          offset,
-          path: ['command packaged'],
-        },
-      );
-    }
-    const start = this.#connection.input.reader.offset;
-    const bytes = await this.#connection.input.parse(
-      collect(this.#connection.input.reader, lengthBytes),
-    );
-    const reader = ByteReader.over(bytes, start);
+    const { input } = this.#connection;
+    const reader = await input.parse(readPackage(input.reader, lengthBytes, offset));
     while (reader.available > 0) {
       const item = runParser(readItem(reader), reader);
       if (item.type === 'eof') return;
-      if (item.type === 'section')
-        runParser(this.#loadPackaged(reader, item.head, item.offset), reader);
-      else {
+      if (item.type === 'section') {
+        const section = this.#sections.resolve(item.head, item.offset);
+        const device = packagedDevice(item.head, section, item.offset);
+        runParser(this.#loadDevice(reader, section.start, device, item.offset), reader);
+        runParser(readFooter(reader, item.head.sectionId, section.start.idstr), reader);
+      } else {
         const command = runParser(readCommand(reader), reader);
         if (command.name === 'packaged')
-          throw this.#unexpected(command, 'it is inside a package', item.offset);
+          throw unexpectedCommand(command, 'it is inside a package', item.offset);
         await this.#command(command, item.offset);
       }
     }
   }
 
-  *#loadPackaged(reader: ByteReader, head: SectionHead, offset: number): Parser<void> {
-    const { start, device } = this.#sections.resolve(head, offset);
-    if (head.kind !== 'full' || device === 'ram') {
-      throw new MigrationError(
-        'SECTION_UNKNOWN',
-        'A package holds a section that is not a device’s',
-        {
-          expected: 'FULL sections of devices',
-          found: `${head.kind} of ${start.idstr}`,
-          offset,
-        },
-      );
-    }
-    yield* this.#loadDevice(reader, start, device, offset);
-    yield* readFooter(reader, head.sectionId, start.idstr);
-  }
-
-  #enter(
-    next: PostcopyState,
-    from: readonly PostcopyState[],
-    command: Command,
-    offset: number,
-  ): void {
-    if (!from.includes(this.#postcopy)) {
-      const state = POSTCOPY_STATES.indexOf(this.#postcopy);
-      throw this.#unexpected(
-        command,
-        `CMD_${command.name.toUpperCase().replaceAll('-', '_')} in wrong postcopy state (${state})`,
-        offset,
-      );
-    }
-    this.#postcopy = next;
-  }
-
-  #unexpected(
-    command: { readonly name: string },
-    problem: string,
-    offset: number,
-    cause?: unknown,
-  ): MigrationError {
-    return new MigrationError('COMMAND_UNEXPECTED', problem, {
-      offset,
-      path: [`command ${command.name}`],
-      likely: 'The two sides have different capabilities, or the source breaks the protocol',
-      cause,
-    });
-  }
-
   /** Tells the source which pages of a block are here. */
   #sendBitmap(command: Command & { name: 'recv-bitmap' }, offset: number): Promise<void> {
     this.#expectRecovery(command, offset);
-    const block = this.#options.guest.ram.block(command.block);
-    if (block === undefined) {
-      throw this.#unexpected(command, `block '${command.block}' not found`, offset);
-    }
-    const bitmap = new Uint8Array(recvBitmapBytes(block.pageCount));
-    bitmap.set(block.receivedBitmap());
-    return this.#connection.answer({ name: 'recv-bitmap', block: block.name, bitmap });
+    const bitmap = this.#postcopy.received(command, offset);
+    return this.#connection.answer({ name: 'recv-bitmap', block: command.block, bitmap });
   }
 
   /** The source knows what is missing: it may be asked for pages again. */
@@ -508,13 +389,13 @@ export class DestinationMigration {
 
   #expectRecovery(command: Command, offset: number): void {
     if (this.#status === 'postcopy-recover') return;
-    throw this.#unexpected(command, `${command.name} outside of a recovery`, offset);
+    throw unexpectedCommand(command, `${command.name} outside of a recovery`, offset);
   }
 
   async #finishPrecopy(): Promise<void> {
     const { reader } = this.#connection.input;
     // Discarded pages are stale: only RUN, and the pages behind it, make the guest whole again.
-    if (this.#postcopy === 'discard' || this.#postcopy === 'listening') {
+    if (this.#postcopy.isBetween) {
       throw new MigrationError('COMMAND_UNEXPECTED', 'The stream ends in the middle of postcopy', {
         expected: 'POSTCOPY_RUN',
         found: 'the end of the stream',
@@ -542,24 +423,10 @@ export class DestinationMigration {
     }
   }
 
-  #expectAllPages(): void {
-    for (const block of this.#options.guest.ram.blocks) {
-      const missing = block.pageCount - block.receivedCount();
-      if (missing === 0) continue;
-      throw new MigrationError('PAGES_MISSING', 'The stream ended before all pages came', {
-        expected: `${block.pageCount} pages`,
-        found: `${block.pageCount - missing}${this.#receiver.hostPageIncomplete ? ', and a part of a host page' : ''}`,
-        offset: this.#connection.input.reader.offset,
-        path: ['ram', block.name],
-        likely: 'The source lost track of pages: please report it, with both sides’ releases',
-      });
-    }
-  }
-
   #startGuest(): void {
     const { guest, autostart = true } = this.#options;
     // In precopy whatever did not come is zero; in postcopy missing pages are waited for.
-    if (this.#postcopy !== 'running') guest.ram.setAllReceived(true);
+    if (!this.#postcopy.isRunning) guest.ram.setAllReceived(true);
     if (autostart && this.#globalState.runState === 'running') guest.start();
   }
 

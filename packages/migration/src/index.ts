@@ -8,7 +8,8 @@ export {
 } from './capabilities.ts';
 export { checkCapabilities, type MigrationRole } from './capability-rules.ts';
 export type { Clock } from './clock.ts';
-export { DestinationMigration, type DestinationOptions } from './destination.ts';
+export { DestinationMigration } from './destination.ts';
+export type { DestinationOptions } from './destination-options.ts';
 export type { FaultSource, GuestPort, PageFault, SharedRam } from './guest-port.ts';
 export { defaultParameters, flushesAfterEachSection } from './machine-defaults.ts';
 export { MigrationError, type MigrationErrorCode } from './migration-error.ts';

@@ -1,5 +1,5 @@
 import { checkHasChannels } from './capabilities.ts';
-import type { DestinationOptions } from './destination.ts';
+import type { DestinationOptions } from './destination-options.ts';
 import { flushesAfterEachSection } from './machine-defaults.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MultifdReceived, MultifdReceivePort } from './multifd-port.ts';

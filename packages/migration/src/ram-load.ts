@@ -231,6 +231,26 @@ export class RamLoad {
     }
   }
 
+  /**
+   * Sees that no page is missing at the end of postcopy.
+   *
+   * @param offset of the end in the stream
+   * @throws MigrationError `PAGES_MISSING`
+   */
+  checkAllPlaced(offset: number): void {
+    for (const block of this.#ram.blocks) {
+      const missing = block.pageCount - block.receivedCount();
+      if (missing === 0) continue;
+      throw new MigrationError('PAGES_MISSING', 'The stream ended before all pages came', {
+        expected: `${block.pageCount} pages`,
+        found: `${block.pageCount - missing}${this.#receiver.hostPageIncomplete ? ', and a part of a host page' : ''}`,
+        offset,
+        path: ['ram', block.name],
+        likely: 'The source lost track of pages: please report it, with both sides’ releases',
+      });
+    }
+  }
+
   #recordError(offset: number, error: PageEngineError): MigrationError {
     const { block, expected, found } = error.details;
     return new MigrationError('RAM_RECORD_INVALID', error.message, {
