@@ -1,4 +1,5 @@
-import { fsyncSync, ftruncateSync } from 'node:fs';
+import { fdatasync, ftruncateSync } from 'node:fs';
+import { promisify } from 'node:util';
 import { ByteWriter } from '@wherry/bytes';
 import type { RamBlockModel, RamSink } from '@wherry/snapshot';
 import {
@@ -20,6 +21,9 @@ import {
 import { BatchedWrites } from './batched-writes.ts';
 import { expandPage } from './expand-page.ts';
 
+const sync = promisify(fdatasync);
+/** A guest stands still while the last of it is synced: what came before is on its way to the disk by then. */
+const SYNC_EVERY_BYTES = 128 * 1024 * 1024;
 /** Above any host's memory: a damaged length must not have us keep bitmaps of it. */
 const MAX_TOTAL_BYTES = 8 * 2 ** 40;
 const MAX_BLOCKS = 4096;
@@ -55,6 +59,9 @@ export class MappedRamWriter implements RamSink {
   /** Where the last whole section ended. */
   #wholeEnd = 0;
   #totalBytes = 0;
+  #unsyncedBytes = 0;
+  #syncing: Promise<void> | undefined;
+  #syncFailure: unknown;
   #ram: { readonly sectionId: number; readonly listOffset: number } | undefined;
 
   /** @param fd an empty file, open for reading and writing; the caller's */
@@ -125,6 +132,8 @@ export class MappedRamWriter implements RamSink {
     const block = this.#blockAt(model, offset, bytes.length, at);
     this.#writes.write(this.#fd, bytes, block.place.pagesOffset + offset);
     this.#mark(block, offset, bytes.length, true);
+    this.#unsyncedBytes += bytes.length;
+    if (this.#unsyncedBytes >= SYNC_EVERY_BYTES) this.#syncBehind();
   }
 
   zero(model: NamedBlock, offset: number, lengthBytes: number, at?: number): void {
@@ -207,7 +216,21 @@ export class MappedRamWriter implements RamSink {
     }
     this.#writes.flush();
     ftruncateSync(this.#fd, this.#end);
-    fsyncSync(this.#fd);
+    await this.#syncing;
+    if (this.#syncFailure !== undefined) throw this.#syncFailure;
+    await sync(this.#fd);
+  }
+
+  /** Has the disk catch up, beside what goes on. */
+  #syncBehind(): void {
+    this.#unsyncedBytes = 0;
+    this.#syncing ??= sync(this.#fd)
+      .catch((error: unknown) => {
+        this.#syncFailure ??= error; // the system tells of it once
+      })
+      .finally(() => {
+        this.#syncing = undefined;
+      });
   }
 
   /** Finds a page's block. @throws StreamError when there is no such page */
