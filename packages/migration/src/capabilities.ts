@@ -16,6 +16,7 @@ export const CAPABILITIES = [
   'postcopy-preempt',
   'mapped-ram',
   'multifd',
+  'dirty-bitmaps',
 ] as const;
 
 /** Those that the configuration section names, for both sides have to agree, in its order. @see should_validate_capability in QEMU's migration/savevm.c */
@@ -109,6 +110,11 @@ export function checkHasChannels(capabilities: Capabilities, channels: unknown):
 /** Whether a source with these capabilities opens a return path. */
 export function usesReturnPath(capabilities: Capabilities): boolean {
   return capabilities.has('return-path') || capabilities.has('postcopy-ram');
+}
+
+/** Whether a migration with these capabilities can switch to postcopy. @see migrate_postcopy in QEMU's migration/options.c */
+export function usesPostcopy(capabilities: Capabilities): boolean {
+  return capabilities.has('postcopy-ram') || capabilities.has('dirty-bitmaps');
 }
 
 /** Lists the capabilities that are on and that the configuration section names, in its order. */

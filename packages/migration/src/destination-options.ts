@@ -1,3 +1,4 @@
+import type { BitmapMapping } from './bitmap-mapping.ts';
 import type { Capabilities } from './capabilities.ts';
 import type { Clock } from './clock.ts';
 import type { GuestPort } from './guest-port.ts';
@@ -23,5 +24,9 @@ export interface DestinationOptions {
   readonly capabilities: Capabilities;
   /** Whether the guest runs after its arrival when it ran before (QEMU without `-S`); default true. */
   readonly autostart?: boolean;
+  /** The parameter `block-bitmap-mapping`. */
+  readonly bitmapMapping?: BitmapMapping | undefined;
+  /** Is told what does not arrive, in a sentence: it fails nothing. */
+  readonly onWarning?: (message: string) => void;
   readonly onStatus?: (status: MigrationStatus) => void;
 }

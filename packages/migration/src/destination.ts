@@ -11,6 +11,7 @@ import {
   readVmdescLength,
 } from '@wherry/stream';
 import { type Device, DeviceRegistry } from '@wherry/vmstate';
+import { BitmapLoad } from './bitmap-load.ts';
 import { checkConfiguredCapabilities } from './capabilities.ts';
 import { DestinationConnection } from './destination-connection.ts';
 import type { DestinationOptions } from './destination-options.ts';
@@ -54,6 +55,7 @@ export class DestinationMigration {
   readonly #sections: IncomingSections;
   readonly #postcopy: IncomingPostcopy;
   readonly #requests: PageRequests;
+  readonly #bitmaps: BitmapLoad;
   /** The channel for requested pages, with `postcopy-preempt`. */
   readonly #preempt: DestinationPreempt | undefined;
   #acceptChannel: OpenChannel | undefined;
@@ -74,7 +76,7 @@ export class DestinationMigration {
     this.#registry = new DeviceRegistry([this.#globalState.device, ...options.guest.devices]);
     this.#sections = new IncomingSections(this.#registry);
     this.#receiver = new RamReceiver(ram);
-    this.#postcopy = new IncomingPostcopy(ram, capabilities.has('postcopy-ram'));
+    this.#postcopy = new IncomingPostcopy(ram, capabilities);
     if (capabilities.has('postcopy-blocktime')) {
       this.#blocktime = new PostcopyBlocktime(clock, options.guest.faults, ram.vcpus);
     }
@@ -83,6 +85,7 @@ export class DestinationMigration {
       onDecoded: onPlaced,
     });
     this.#requests = new PageRequests(options.guest.faults, () => this.#blocktime?.begin());
+    this.#bitmaps = new BitmapLoad(options);
     this.#acceptChannel = options.acceptChannel;
     if (capabilities.has('postcopy-preempt')) {
       this.#preempt = new DestinationPreempt({
@@ -185,6 +188,7 @@ export class DestinationMigration {
     const connection = this.#connection;
     try {
       await read();
+      this.#bitmaps.finish();
       if (this.#postcopy.isRunning) {
         await this.#preempt?.drained();
         this.#ramLoad.checkAllPlaced(this.#connection.input.reader.offset);
@@ -198,6 +202,13 @@ export class DestinationMigration {
       }
       this.#setStatus('completed');
     } catch (error) {
+      if (this.#postcopy.isRunning && !this.#postcopy.isOfRam) {
+        // The guest is whole, and runs: a backup can begin anew.
+        this.#bitmaps.cancel((error as Error).message);
+        await connection.close();
+        this.#setStatus('completed');
+        return this.#status;
+      }
       this.#error = error as Error;
       if (this.#postcopy.isRunning) {
         connection.destroy(this.#error);
@@ -206,6 +217,7 @@ export class DestinationMigration {
         this.#setStatus('postcopy-paused');
         return this.#status;
       }
+      this.#bitmaps.fail();
       await connection.tellFailure(this.#options.clock);
       await this.#multifd?.destroy();
       this.#setStatus('failed');
@@ -251,6 +263,7 @@ export class DestinationMigration {
       } else {
         const { start, device } = this.#sections.resolve(item.head, item.offset);
         if (device === 'ram') await this.#loadRam(reader);
+        else if (device === 'dirty-bitmap') await input.parse(this.#bitmaps.loadBody(reader));
         else await input.parse(this.#loadDevice(reader, start, device, item.offset));
         await input.parse(readFooter(reader, item.head.sectionId, start.idstr));
         await this.#loadMapped();
@@ -326,6 +339,7 @@ export class DestinationMigration {
         return this.#postcopy.discard(command, offset);
       case 'postcopy-listen':
         this.#postcopy.listen(command, offset);
+        if (!this.#postcopy.isOfRam) return;
         this.#receiver.enterPostcopy();
         this.#connection.input.maxReadBytes = POSTCOPY_READ_BYTES;
         await this.#preempt?.open(this.#acceptChannel);
@@ -424,9 +438,17 @@ export class DestinationMigration {
   }
 
   #startGuest(): void {
-    const { guest, autostart = true } = this.#options;
+    const { guest, autostart = true, onWarning } = this.#options;
     // In precopy whatever did not come is zero; in postcopy missing pages are waited for.
-    if (!this.#postcopy.isRunning) guest.ram.setAllReceived(true);
+    if (!this.#postcopy.isRunning || !this.#postcopy.isOfRam) guest.ram.setAllReceived(true);
+    this.#bitmaps.beforeStart();
+    try {
+      guest.disks?.activate();
+    } catch (error) {
+      // Too late for the source to take the guest back.
+      onWarning?.(`The guest stays paused, its disks cannot be used: ${(error as Error).message}`);
+      return;
+    }
     if (autostart && this.#globalState.runState === 'running') guest.start();
   }
 

@@ -1,5 +1,6 @@
 import type { GuestRam, RamBlock } from '@wherry/page-engine';
 import type { Device } from '@wherry/vmstate';
+import type { BlockPort } from './block-port.ts';
 import type { Capabilities } from './capabilities.ts';
 
 /** A host page that a vCPU waits for. */
@@ -47,6 +48,8 @@ export interface GuestPort {
   /** What keeps the guest here besides devices that cannot be migrated, oldest first, in whole sentences. */
   readonly blockers?: readonly string[];
   readonly faults: FaultSource;
+  /** Its disks, with their dirty bitmaps. */
+  readonly disks?: BlockPort;
   /** Where blocks of its memory are shared. */
   readonly shared?: SharedRam;
   /** Whether the vCPUs run. */

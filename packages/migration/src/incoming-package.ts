@@ -38,7 +38,7 @@ export function packagedDevice(
   { start, device }: IncomingSection,
   offset: number,
 ): Device {
-  if (kind === 'full' && device !== 'ram') return device;
+  if (kind === 'full' && typeof device !== 'string') return device;
   throw new MigrationError('SECTION_UNKNOWN', 'A package holds a section that is not a device’s', {
     expected: 'FULL sections of devices',
     found: `${kind} of ${start.idstr}`,

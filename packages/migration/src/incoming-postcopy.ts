@@ -1,5 +1,6 @@
 import type { GuestRam, RamBlock } from '@wherry/page-engine';
 import type { Command } from '@wherry/stream';
+import type { Capabilities } from './capabilities.ts';
 import { MigrationError } from './migration-error.ts';
 import { checkPostcopyAdvice } from './postcopy-advice.ts';
 import { recvBitmapBytes } from './source-recovery.ts';
@@ -11,14 +12,20 @@ type State = (typeof STATES)[number];
 /** Follows postcopy on its way in: which of its commands may come when, and those that are about RAM alone. */
 export class IncomingPostcopy {
   readonly #ram: GuestRam;
-  readonly #isEnabled: boolean;
+  readonly #isOfRam: boolean;
+  readonly #isOfBitmaps: boolean;
   #state: State = 'none';
   #isAdvised = false;
 
-  /** @param isEnabled whether this side has the capability */
-  constructor(ram: GuestRam, isEnabled: boolean) {
+  constructor(ram: GuestRam, capabilities: Capabilities) {
     this.#ram = ram;
-    this.#isEnabled = isEnabled;
+    this.#isOfRam = capabilities.has('postcopy-ram');
+    this.#isOfBitmaps = capabilities.has('dirty-bitmaps');
+  }
+
+  /** Whether pages follow the guest, rather than dirty bitmaps alone. */
+  get isOfRam(): boolean {
+    return this.#isOfRam;
   }
 
   /** Whether ADVISE told of page sizes: the list of RAM blocks has them too. */
@@ -33,10 +40,10 @@ export class IncomingPostcopy {
 
   /** Whether pages come by request. */
   get hasBegun(): boolean {
-    return this.#state === 'listening' || this.#state === 'running';
+    return this.#isOfRam && (this.#state === 'listening' || this.#state === 'running');
   }
 
-  /** Whether the guest is here, with pages that are missing. */
+  /** Whether the guest is here, with pages or dirty bitmaps that are missing. */
   get isRunning(): boolean {
     return this.#state === 'running';
   }
@@ -44,7 +51,7 @@ export class IncomingPostcopy {
   /** @throws MigrationError `COMMAND_UNEXPECTED`, `PAGE_SIZE_MISMATCH` */
   advise(command: Command & { name: 'postcopy-advise' }, offset: number): void {
     this.#enter('advise', ['none'], command, offset);
-    checkPostcopyAdvice(command.ram, this.#ram, this.#isEnabled, offset);
+    checkPostcopyAdvice(command.ram, this.#ram, this.#isOfRam, offset);
     this.#isAdvised = command.ram !== undefined;
   }
 
@@ -63,7 +70,9 @@ export class IncomingPostcopy {
   /** @throws MigrationError `COMMAND_UNEXPECTED` */
   listen(command: Command, offset: number): void {
     this.#enter('listening', ['advise', 'discard'], command, offset);
-    if (!this.#isEnabled) throw unexpectedCommand(command, 'postcopy-ram is off here', offset);
+    if (!this.#isOfRam && !this.#isOfBitmaps) {
+      throw unexpectedCommand(command, 'postcopy-ram is off here', offset);
+    }
   }
 
   /** @throws MigrationError `COMMAND_UNEXPECTED` */

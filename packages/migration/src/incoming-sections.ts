@@ -1,12 +1,15 @@
-import { RAM_SECTION, type SectionHead } from '@wherry/stream';
+import { BITMAP_SECTION, RAM_SECTION, type SectionHead } from '@wherry/stream';
 import type { Device, DeviceRegistry } from '@wherry/vmstate';
 import { MigrationError } from './migration-error.ts';
 
 /** A section that has begun, and what reads it. */
 export interface IncomingSection {
   readonly start: Extract<SectionHead, { readonly idstr: string }>;
-  readonly device: Device | 'ram';
+  readonly device: Device | 'ram' | 'dirty-bitmap';
 }
+
+/** Sections that are no device's. */
+const LIVE_SECTIONS = [RAM_SECTION, BITMAP_SECTION] as const;
 
 /** Finds what reads a section: by name when it begins, by id when it goes on. */
 export class IncomingSections {
@@ -32,8 +35,10 @@ export class IncomingSections {
       });
     }
     const { idstr, instanceId, version } = head;
-    const isRam = idstr === RAM_SECTION.idstr && instanceId === RAM_SECTION.instanceId;
-    const device = isRam ? 'ram' : this.#registry.find(idstr, instanceId);
+    const live = LIVE_SECTIONS.find(
+      (known) => known.idstr === idstr && known.instanceId === instanceId,
+    );
+    const device = live?.idstr ?? this.#registry.find(idstr, instanceId);
     if (device === undefined) {
       throw new MigrationError(
         'SECTION_UNKNOWN',
@@ -46,7 +51,7 @@ export class IncomingSections {
         },
       );
     }
-    const local = device === 'ram' ? RAM_SECTION.version : device.version;
+    const local = typeof device === 'string' ? live!.version : device.version;
     if (version > local) {
       throw new MigrationError(
         'SECTION_VERSION',

@@ -1,3 +1,6 @@
+export type { BitmapAlias, BitmapMapping, NodeAlias } from './bitmap-mapping.ts';
+export { checkBitmaps } from './bitmap-save.ts';
+export type { BitmapPort, BlockNodePort, BlockPort } from './block-port.ts';
 export { checkMigratable, migrationBlockers } from './blockers.ts';
 export {
   CAPABILITIES,

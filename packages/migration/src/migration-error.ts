@@ -16,6 +16,7 @@ export type MigrationErrorCode =
   | 'SECTION_VERSION'
   | 'DEVICE_STATE'
   | 'BLOCKED'
+  | 'BITMAP_INVALID'
   | 'COMMAND_UNEXPECTED'
   | 'PAGE_SIZE_MISMATCH'
   | 'PAGE_REQUEST_INVALID'

@@ -1,4 +1,5 @@
 import { MAX_XBZRLE_CACHE_BYTES, TARGET_PAGE_BYTES } from '@wherry/page-engine';
+import { type BitmapMapping, checkBitmapMapping } from './bitmap-mapping.ts';
 import { MigrationError } from './migration-error.ts';
 import { MULTIFD_COMPRESSIONS, type MultifdCompression } from './multifd-port.ts';
 
@@ -41,6 +42,8 @@ export interface Parameters {
   readonly 'tls-creds': string;
   /** The name that the destination's certificate must have; empty for the host of the URI. */
   readonly 'tls-hostname': string;
+  /** Which dirty bitmaps migrate, and by which names; without it all do, by their own. */
+  readonly 'block-bitmap-mapping'?: BitmapMapping;
 }
 
 /** QEMU's defaults. */
@@ -158,6 +161,7 @@ const RULES: Readonly<Record<keyof Parameters, readonly Rule[]>> = {
   ],
   'tls-creds': [text('tls-creds')],
   'tls-hostname': [text('tls-hostname')],
+  'block-bitmap-mapping': [], // see checkBitmapMapping
 };
 
 /**
@@ -190,5 +194,6 @@ export function setParameters(
         throw new MigrationError('PARAMETER_INVALID', `Parameter ${text}`);
     }
   }
+  checkBitmapMapping(all['block-bitmap-mapping'] ?? []);
   return all;
 }

@@ -1,5 +1,5 @@
-import { type BytesError, WherryError } from '@wherry/bytes';
-import type { ReturnPathMessage } from '@wherry/stream';
+import { BytesError, WherryError } from '@wherry/bytes';
+import { type ReturnPathMessage, readReturnPathMessage } from '@wherry/stream';
 import { InputChannel, OutputChannel } from './channels.ts';
 import type { Clock } from './clock.ts';
 import { MigrationError } from './migration-error.ts';
@@ -68,6 +68,29 @@ export class SourceConnection {
     this.preempt?.stopWith(reason);
   }
 
+  /**
+   * Reads the destination's messages until it has said how it ended, or the connection ends; never rejects.
+   *
+   * @param maxBitmapBytes of a bitmap of received pages
+   */
+  async readMessages(
+    maxBitmapBytes: number,
+    handle: (message: ReturnPathMessage, offset: number) => void,
+  ): Promise<void> {
+    const { input } = this;
+    try {
+      while (this.shut === undefined) {
+        const { offset } = input.reader;
+        handle(await input.parse(readReturnPathMessage(input.reader, { maxBitmapBytes })), offset);
+      }
+      if (this.shut !== 0) this.stopWith(destinationFailed(this.shut));
+    } catch (error) {
+      const atEnd = error instanceof BytesError && error.code === 'UNEXPECTED_END';
+      const isBroken = error instanceof MigrationError && error.code === 'CONNECTION_LOST';
+      this.stopWith(atEnd || isBroken ? destinationClosed(error) : (error as Error));
+    }
+  }
+
   checkAborted(): void {
     this.signal.throwIfAborted();
   }
@@ -96,7 +119,7 @@ export class SourceConnection {
 }
 
 /** Says that the destination closed the connection without a word. */
-export function destinationClosed(cause: BytesError | MigrationError): MigrationError {
+function destinationClosed(cause: BytesError | MigrationError): MigrationError {
   const broken = cause.cause instanceof WherryError ? cause.cause.what : cause.found;
   return new MigrationError('CONNECTION_LOST', 'The destination closed the connection', {
     ...(cause instanceof MigrationError && broken !== undefined ? { found: broken } : {}),
@@ -108,7 +131,7 @@ export function destinationClosed(cause: BytesError | MigrationError): Migration
 }
 
 /** Says that the destination told of its failure. */
-export function destinationFailed(status: number): MigrationError {
+function destinationFailed(status: number): MigrationError {
   return new MigrationError('DESTINATION_FAILED', 'The destination could not load the guest', {
     found: `status ${status} on the return path`,
     likely: 'Its own error message (query-migrate there, or its log) says why',

@@ -30,8 +30,10 @@ import {
 import { deviceError } from './device-error.ts';
 import { gpaOf } from './guest-port.ts';
 
-/** RAM registers first, then the devices in their order: that makes the ids. */
+/** RAM registers first, then dirty bitmaps, then the devices in their order: that makes the ids. */
 const RAM_SECTION_ID = 1;
+/** Not 0: QEMU would take a section that goes on under it for another one's. */
+export const BITMAP_SECTION_ID = 2;
 
 /** The bytes of a device's section as they crossed. */
 export interface DeviceState {
@@ -171,14 +173,18 @@ export class SourceFrames {
     }
   }
 
-  /** What the destination needs to run the guest, behind its length: it reads all of it before it begins. */
-  package(): void {
+  /**
+   * What the destination needs to run the guest, behind its length: it reads all of it before it begins.
+   *
+   * @param withPing has it say that it did
+   */
+  package(withPing: boolean): void {
     const content = new ByteWriter();
     const frames = new SourceFrames(content, this.#machineType, this.#registry);
     frames.command({ name: 'postcopy-listen' });
     frames.devices();
     this.#states.push(...frames.states);
-    frames.command({ name: 'ping', value: 3 });
+    if (withPing) frames.command({ name: 'ping', value: 3 });
     frames.command({ name: 'postcopy-run' });
     this.command({ name: 'packaged', lengthBytes: content.length });
     this.#writer.raw(content.bytes);
@@ -188,7 +194,7 @@ export class SourceFrames {
     const { idstr, instanceId, version } = device;
     try {
       if (!device.isNeeded()) return;
-      const sectionId = RAM_SECTION_ID + 1 + this.#registry.devices.indexOf(device);
+      const sectionId = BITMAP_SECTION_ID + 1 + this.#registry.devices.indexOf(device);
       writeSectionHead(this.#writer, { kind: 'full', sectionId, idstr, instanceId, version });
       const start = this.#writer.length;
       this.#vmdesc.push(device.save(this.#writer));

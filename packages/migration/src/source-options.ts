@@ -25,6 +25,8 @@ export interface SourceOptions {
   readonly capabilities: Capabilities;
   /** Gives the parameters as they are now: they may change while it runs. */
   readonly parameters: () => Parameters;
+  /** Is told what stays behind, in a sentence: it fails nothing. */
+  readonly onWarning?: (message: string) => void;
   readonly onStatus?: (status: MigrationStatus) => void;
   /** Called at each synchronisation of the dirty log, with its number from 1. */
   readonly onPass?: (pass: number) => void;

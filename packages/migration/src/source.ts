@@ -1,23 +1,22 @@
-import { BytesError } from '@wherry/bytes';
 import type { RamBlock } from '@wherry/page-engine';
-import { type ReturnPathMessage, readReturnPathMessage } from '@wherry/stream';
+import type { ReturnPathMessage } from '@wherry/stream';
 import { DeviceRegistry } from '@wherry/vmstate';
 import { saveRunningGuest } from './background-snapshot.ts';
+import { BitmapSave } from './bitmap-save.ts';
 import { checkMigratable } from './blockers.ts';
-import { checkSupported, configuredCapabilities, usesReturnPath } from './capabilities.ts';
+import {
+  checkSupported,
+  configuredCapabilities,
+  usesPostcopy,
+  usesReturnPath,
+} from './capabilities.ts';
 import { GlobalState } from './global-state.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MigrationInfo, MigrationStatus } from './migration-info.ts';
 import { postcopyAdvice } from './postcopy-advice.ts';
 import { checkCanPause, checkCanResume, pausedByUser } from './postcopy-pause.ts';
 import { RequestedPages } from './requested-pages.ts';
-import {
-  destinationClosed,
-  destinationFailed,
-  outcomeUnknown,
-  SourceConnection,
-  unexpected,
-} from './source-connection.ts';
+import { outcomeUnknown, SourceConnection, unexpected } from './source-connection.ts';
 import { type DeviceState, SourceFrames } from './source-frames.ts';
 import type { Commitment, OpenChannel, SourceOptions } from './source-options.ts';
 import { hasEarlyPreempt } from './source-preempt.ts';
@@ -55,6 +54,7 @@ export class SourceMigration {
   /** Bytes over connections that are lost. */
   #bytesBefore = 0;
   #recovery: SourceRecovery<RamBlock> | undefined;
+  #bitmaps: BitmapSave | undefined;
   #status: MigrationStatus = 'none';
   #error: Error | undefined;
   #commitment: Commitment = 'none';
@@ -120,7 +120,7 @@ export class SourceMigration {
 
   /** Asks for postcopy: the guest moves at the next opportunity, its pages follow. @throws MigrationError `STATE` */
   startPostcopy(): void {
-    if (!this.#options.capabilities.has('postcopy-ram')) {
+    if (!usesPostcopy(this.#options.capabilities)) {
       throw new MigrationError(
         'STATE',
         'Enable postcopy with migrate_set_capability before the start of migration',
@@ -235,6 +235,7 @@ export class SourceMigration {
     const { guest, capabilities } = this.#options;
     checkMigratable(guest);
     checkSupported(this.#options);
+    this.#bitmaps = BitmapSave.begin(this.#options);
     this.#guestWasRunning = guest.running;
     this.#ram.sender.oweAll();
     this.#frames.begin(configuredCapabilities(capabilities));
@@ -242,10 +243,12 @@ export class SourceMigration {
       this.#frames.command({ name: 'open-return-path' });
       this.#frames.command({ name: 'ping', value: 1 });
     }
-    if (capabilities.has('postcopy-ram')) {
-      this.#frames.command({ name: 'postcopy-advise', ram: postcopyAdvice(guest.ram) });
+    if (usesPostcopy(capabilities)) {
+      const advice = this.#isRamPostcopy ? { ram: postcopyAdvice(guest.ram) } : {};
+      this.#frames.command({ name: 'postcopy-advise', ...advice });
     }
     await this.#ram.setUp(this.#output);
+    this.#bitmaps?.start(this.#connection.output);
     this.#pass(0);
     await this.#connection.output.flush();
     this.#statistics.setupDone();
@@ -283,6 +286,8 @@ export class SourceMigration {
     this.#statistics.guestStopped();
     this.#guestStopped = true;
     if (guest.running) await guest.stop();
+    this.#bitmaps?.handOver();
+    guest.disks?.inactivate();
     this.#connection.checkAborted();
     if (capabilities.has('x-ignore-shared')) await guest.shared?.save();
     this.#pass(this.#ram.sender.syncDirty());
@@ -310,6 +315,7 @@ export class SourceMigration {
   /** Sends the rest of RAM, the devices and the end. The point of no return is its last write. */
   async #complete(): Promise<void> {
     await this.#ram.sendEnd(this.#output);
+    await this.#bitmaps?.end(this.#connection.output);
     this.#frames.devices();
     this.deviceStates = this.#frames.states;
     this.#frames.end(true);
@@ -318,17 +324,29 @@ export class SourceMigration {
     await this.#connection.output.flush();
   }
 
-  /** Hands the guest over, then sends its pages: those that it waits for first. */
+  /** Whether postcopy is of pages, or of dirty bitmaps alone. */
+  get #isRamPostcopy(): boolean {
+    return this.#options.capabilities.has('postcopy-ram');
+  }
+
+  /** Hands the guest over, then sends its pages, those that it waits for first, and its dirty bitmaps; or these alone. */
   async #postcopy(): Promise<void> {
-    this.#frames.discards(this.#ram.sender.discards(), this.#options.guest.ram);
-    this.#frames.command({ name: 'ping', value: 2 });
-    this.#frames.package();
+    const ofRam = this.#isRamPostcopy;
+    if (ofRam) {
+      this.#frames.discards(this.#ram.sender.discards(), this.#options.guest.ram);
+      this.#frames.command({ name: 'ping', value: 2 });
+    } else {
+      await this.#ram.sendEnd(this.#output);
+      this.#packageLoaded = true; // nobody will tell: it counts from when it is sent
+    }
+    await this.#bitmaps?.endAhead(this.#connection.output);
+    this.#frames.package(ofRam);
     this.deviceStates = this.#frames.states;
-    this.#frames.command({ name: 'ping', value: 4 });
+    if (ofRam) this.#frames.command({ name: 'ping', value: 4 });
     this.#connection.checkAborted();
     this.#commitment = 'postcopy';
     await this.#connection.output.flush();
-    this.#ram.enterPostcopy();
+    if (ofRam) this.#ram.enterPostcopy();
     this.#statistics.postcopyStarted();
     this.#setStatus('postcopy-active');
     await this.#sendOwed();
@@ -337,6 +355,15 @@ export class SourceMigration {
   /** Sends what is owed in postcopy, and the end of the stream. */
   async #sendOwed(): Promise<void> {
     const { preempt, output } = this.#connection;
+    if (this.#isRamPostcopy) await this.#sendOwedPages();
+    await this.#bitmaps?.end(output);
+    this.#frames.end(false);
+    await output.flush();
+    if (hasEarlyPreempt(this.#options.guest.machineType)) await preempt?.end();
+  }
+
+  async #sendOwedPages(): Promise<void> {
+    const { preempt } = this.#connection;
     const { sender } = this.#ram;
     preempt?.serve(); // what was requested before
     while (sender.owedPages() > 0) {
@@ -346,30 +373,14 @@ export class SourceMigration {
     }
     await preempt?.settled();
     await this.#ram.sendEnd(this.#output);
-    this.#frames.end(false);
-    await output.flush();
-    if (hasEarlyPreempt(this.#options.guest.machineType)) await preempt?.end();
   }
 
   /** Reads the destination's messages until it is done. */
   async #readReturnPath(): Promise<void> {
     const connection = this.#connection;
     const { blocks } = this.#options.guest.ram;
-    const limits = {
-      maxBitmapBytes: recvBitmapBytes(Math.max(...blocks.map(({ pageCount }) => pageCount))),
-    };
-    const { input } = connection;
-    try {
-      while (connection.shut === undefined) {
-        const { offset } = input.reader;
-        this.#handle(await input.parse(readReturnPathMessage(input.reader, limits)), offset);
-      }
-      if (connection.shut !== 0) connection.stopWith(destinationFailed(connection.shut));
-    } catch (error) {
-      const atEnd = error instanceof BytesError && error.code === 'UNEXPECTED_END';
-      const isBroken = error instanceof MigrationError && error.code === 'CONNECTION_LOST';
-      connection.stopWith(atEnd || isBroken ? destinationClosed(error) : (error as Error));
-    }
+    const most = recvBitmapBytes(Math.max(...blocks.map(({ pageCount }) => pageCount)));
+    await connection.readMessages(most, (message, offset) => this.#handle(message, offset));
   }
 
   #handle(message: ReturnPathMessage, offset: number): void {
@@ -414,6 +425,7 @@ export class SourceMigration {
   #succeed(): void {
     this.#statistics.guestHandedOver();
     this.#ram.endThrottle();
+    this.#bitmaps?.release();
     this.#statistics.ended();
     this.#setStatus('completed');
   }
@@ -430,14 +442,16 @@ export class SourceMigration {
       this.#commitment === 'none' ||
       (destinationHasFailed && (this.#commitment === 'handing-over' || !this.#packageLoaded));
     this.#ram.endThrottle();
-    if (this.#commitment === 'postcopy' && !guestIsHere) {
+    if (this.#commitment === 'postcopy' && !guestIsHere && this.#isRamPostcopy) {
       this.#error = cause;
       this.#setStatus('postcopy-paused');
       return;
     }
     this.#statistics.ended();
+    this.#bitmaps?.release();
     if (guestIsHere) {
       this.#error = cause;
+      if (this.#guestStopped) guest.disks?.activate();
       if (this.#guestStopped && this.#guestWasRunning) guest.start();
       this.#setStatus(this.#cancelled ? 'cancelled' : 'failed');
     } else {

@@ -4,7 +4,6 @@ import {
   RAM_SECTION,
   RamFlag,
   type ReturnPathMessage,
-  readReturnPathMessage,
   SectionType,
   writeCommand,
   writeConfiguration,
@@ -17,12 +16,7 @@ import {
 import type { Clock } from './clock.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MigrationStatus } from './migration-info.ts';
-import {
-  destinationClosed,
-  destinationFailed,
-  SourceConnection,
-  unexpected,
-} from './source-connection.ts';
+import { SourceConnection, unexpected } from './source-connection.ts';
 import { recvBitmapBytes, SourceRecovery } from './source-recovery.ts';
 import type { StoredGuestPort, StoredRange } from './stored-guest-port.ts';
 import { StoredPages } from './stored-pages.ts';
@@ -392,19 +386,8 @@ export class StoredSource {
   /** Reads the destination's messages until it is done. */
   async #readReturnPath(): Promise<void> {
     const connection = this.#connection;
-    const { input } = connection;
     const largest = Math.max(...this.#pages.blocks.map(({ pageCount }) => pageCount));
-    const limits = { maxBitmapBytes: recvBitmapBytes(largest) };
-    try {
-      while (connection.shut === undefined) {
-        this.#handle(await input.parse(readReturnPathMessage(input.reader, limits)));
-      }
-      if (connection.shut !== 0) connection.stopWith(destinationFailed(connection.shut));
-    } catch (error) {
-      const atEnd = error instanceof BytesError && error.code === 'UNEXPECTED_END';
-      const isBroken = error instanceof MigrationError && error.code === 'CONNECTION_LOST';
-      connection.stopWith(atEnd || isBroken ? destinationClosed(error) : (error as Error));
-    }
+    await connection.readMessages(recvBitmapBytes(largest), (message) => this.#handle(message));
   }
 
   #handle(message: ReturnPathMessage): void {

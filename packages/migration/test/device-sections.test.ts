@@ -110,12 +110,12 @@ describe('the sections of devices', () => {
     expect(sections).toEqual([
       'start ram 0 #1',
       'end ram #1',
-      'full apic 0 #5',
-      'full apic 1 #6',
-      'full iommu 0 #4',
-      'full serial 0 #2',
-      'full 0000:00:01.0/e1000 0 #7',
-      'full late 0 #3',
+      'full apic 0 #6',
+      'full apic 1 #7',
+      'full iommu 0 #5',
+      'full serial 0 #3',
+      'full 0000:00:01.0/e1000 0 #8',
+      'full late 0 #4',
     ]);
     expect(described).toEqual(
       sections.slice(2).map((section) => section.replace(/^full (.*) #.*/, '$1')),
@@ -133,13 +133,13 @@ describe('the sections of devices', () => {
       ),
     );
     expect(sections).toEqual([
-      'full virtio-mem-device-early 0 #5',
+      'full virtio-mem-device-early 0 #6',
       'start ram 0 #1',
-      'full mem-early 0 #4',
-      'full last 0 #3',
+      'full mem-early 0 #5',
+      'full last 0 #4',
       'end ram #1',
-      'full bus 0 #6',
-      'full serial 0 #2',
+      'full bus 0 #7',
+      'full serial 0 #3',
     ]);
     const names = ['virtio-mem-device-early', 'mem-early', 'last', 'bus', 'serial'];
     expect(described).toEqual(names.map((name) => `${name} 0`));

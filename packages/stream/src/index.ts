@@ -7,6 +7,14 @@ export {
 } from './commands.ts';
 export { type Configuration, readConfiguration, writeConfiguration } from './configuration.ts';
 export {
+  BITMAP_CHUNK_BYTES,
+  BITMAP_SECTION,
+  type BitmapChunk,
+  BitmapChunkReader,
+  BitmapChunkWriter,
+  bitmapChunkBytes,
+} from './dirty-bitmap.ts';
+export {
   type MappedRamPlace,
   mappedBitmapBytes,
   placeMappedBlock,

@@ -24,15 +24,13 @@ export const blockFiles: BlockFiles = {
 
 class NodeBlockFile implements BlockFile {
   readonly #fd: number;
-  #length: number;
 
   constructor(fd: number) {
     this.#fd = fd;
-    this.#length = fstatSync(fd).size;
   }
 
   get lengthBytes(): number {
-    return this.#length;
+    return fstatSync(this.#fd).size; // another host may have written it
   }
 
   read(offset: number, into: Uint8Array): void {
@@ -49,7 +47,6 @@ class NodeBlockFile implements BlockFile {
     for (let done = 0; done < bytes.length; ) {
       done += writeSync(this.#fd, bytes, done, bytes.length - done, offset + done);
     }
-    this.#length = Math.max(this.#length, offset + bytes.length);
   }
 
   flush(): void {

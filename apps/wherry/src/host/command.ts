@@ -181,6 +181,7 @@ async function runHost(options: HostCommandOptions): Promise<void> {
           return server?.emit(event.name);
       }
     },
+    onWarning: (message) => console.error(`wherry host: ${message}`),
     onIncomingFailed: (error) => {
       console.error(`wherry host: the incoming migration failed: ${error.message}`);
       ended.resolve(1);

@@ -3,6 +3,7 @@ import { type BlockGraph, Machine, type MachineOptions } from '@wherry/machine';
 import {
   type Capabilities,
   type Capability,
+  checkBitmaps,
   checkCanPause,
   checkCanResume,
   checkCapabilities,
@@ -68,6 +69,8 @@ export interface HostOptions {
   /** The guest waits for `cont`. */
   readonly paused?: boolean;
   readonly onEvent: (event: HostEvent) => void;
+  /** Is told what a migration leaves behind, in a sentence. */
+  readonly onWarning: (message: string) => void;
   /** Called when an incoming migration has failed and the host is to end, as QEMU does by default. */
   readonly onIncomingFailed: (error: Error) => void;
   /** Called when a vCPU's thread has died. */
@@ -85,6 +88,7 @@ export class Host {
   readonly #shared: SharedRamFiles;
   readonly #uuid: string;
   readonly #onEvent: HostOptions['onEvent'];
+  readonly #onWarning: HostOptions['onWarning'];
   readonly #onIncomingFailed: HostOptions['onIncomingFailed'];
   #runState: RunState;
   #autostart: boolean;
@@ -118,6 +122,7 @@ export class Host {
     this.#blockers = blockers;
     this.#postcopySupport = options.postcopy;
     this.#onEvent = options.onEvent;
+    this.#onWarning = options.onWarning;
     this.#onIncomingFailed = options.onIncomingFailed;
     this.#incoming = options.machine.incoming === true ? 'deferred' : 'none';
     this.#autostart = options.paused !== true;
@@ -258,6 +263,7 @@ export class Host {
       throw new MigrationError('STATE', 'The guest has been migrated: it runs at the destination');
     }
     checkMigratable(this.#guestPort());
+    checkBitmaps(this.blocks, this.capabilities, this.parameters);
     const parsed = parseUri(uri);
     checkCapabilities(this.capabilities, 'source'); // it may have become one since they were set
     const isCompressed = this.parameters['multifd-compression'] !== 'none';
@@ -312,6 +318,7 @@ export class Host {
       clock: wallClock,
       capabilities,
       parameters: () => this.parameters,
+      onWarning: this.#onWarning,
       onStatus: (status) => {
         if (status !== 'setup') this.#setMigrationStatus(status); // it was told before connecting
       },
@@ -460,6 +467,8 @@ export class Host {
         clock: wallClock,
         capabilities: this.capabilities,
         autostart: this.#autostart,
+        bitmapMapping: this.parameters['block-bitmap-mapping'],
+        onWarning: this.#onWarning,
         onStatus: (status) => {
           if (status !== 'setup') this.#setMigrationStatus(status);
         },
@@ -527,6 +536,7 @@ export class Host {
       machineType: machine.machineType,
       ram: machine.ram,
       devices: this.#devices,
+      disks: this.blocks,
       blockers: this.#blockers,
       shared: this.#shared,
       faults: {
