@@ -1,5 +1,6 @@
 import { fstatSync } from 'node:fs';
 import { connect as connectSocket, Socket, type SocketConnectOpts } from 'node:net';
+import type { TLSSocket } from 'node:tls';
 import type { Transport } from '@wherry/migration';
 import { CommandTransport } from './command-transport.ts';
 import { type Direction, FileTransport, openFileTransport } from './file-transport.ts';
@@ -16,8 +17,8 @@ import {
 import { SocketReader } from './socket-reader.ts';
 import { describeFor, SocketTransport } from './socket-transport.ts';
 import { type ConnectTls, connectTls } from './tls-client.ts';
-import { describeTlsFor, tlsError } from './tls-error.ts';
-import { TlsReader } from './tls-reader.ts';
+import { tlsError } from './tls-error.ts';
+import { tlsTransport } from './tls-transport.ts';
 import { fromSystemError, TransportError } from './transport-error.ts';
 import { type WaitOptions, wait } from './waiting.ts';
 
@@ -66,9 +67,9 @@ function connectStream(uri: TcpUri | UnixUri, options: ConnectOptions): Promise<
   if (tls !== undefined) {
     const host = uri.kind === 'tcp' ? uri.host || 'localhost' : undefined;
     return wait(`Connecting to ${place}`, options, (resolve, reject) => {
-      const accept = (socket: Socket): void => {
-        if (uri.kind === 'tcp') socket.setNoDelay().setKeepAlive(uri.keepAlive === true);
-        resolve(new SocketTransport(socket, new TlsReader(), place, describeTlsFor(place)));
+      const accept = (socket: TLSSocket, raw: Socket): void => {
+        if (uri.kind === 'tcp') raw.setNoDelay().setKeepAlive(uri.keepAlive === true);
+        resolve(tlsTransport(socket, raw, place));
       };
       return connectTls(address(uri), host, tls, place, accept, reject);
     });

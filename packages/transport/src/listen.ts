@@ -21,9 +21,8 @@ import {
 import { SocketReader } from './socket-reader.ts';
 import { adoptSocket, describeFor, SocketTransport } from './socket-transport.ts';
 import type { TlsCredentials } from './tls-credentials.ts';
-import { describeTlsFor } from './tls-error.ts';
-import { TlsReader } from './tls-reader.ts';
 import { TlsAcceptor } from './tls-server.ts';
+import { tlsTransport } from './tls-transport.ts';
 import { TransportError } from './transport-error.ts';
 import { wait } from './waiting.ts';
 
@@ -101,10 +100,7 @@ async function listenOnSocket(
       ? undefined
       : new TlsAcceptor(tls, {
           place: () => bound,
-          onSecure: (socket) => {
-            const describe = describeTlsFor(bound);
-            queue.push(new SocketTransport(socket, new TlsReader(), bound, describe));
-          },
+          onSecure: (secure, raw) => queue.push(tlsTransport(secure, raw, bound)),
           onFail: (reason) => queue.fail(reason),
         });
   const server = createServer({

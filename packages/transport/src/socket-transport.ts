@@ -1,4 +1,5 @@
 import { Socket } from 'node:net';
+import type { Writable } from 'node:stream';
 import type { Transport } from '@wherry/migration';
 import { SocketReader } from './socket-reader.ts';
 import { SocketWriter } from './socket-writer.ts';
@@ -57,16 +58,18 @@ export class SocketTransport implements Transport {
   /**
    * @param socket made with the `onread` of `reader`, where that is a {@link SocketReader}
    * @param describe turns its errors into those that readers and writers get
+   * @param writable takes what is written and the end, where that is not the socket itself
    */
   constructor(
     socket: Socket,
     reader: ConnectionReader,
     place: string,
     describe: (error: unknown) => Error = describeFor(place),
+    writable: Pick<Writable, 'write' | 'end'> = socket,
   ) {
     this.#socket = socket;
     this.#reader = reader;
-    this.#writer = new SocketWriter(socket, describe);
+    this.#writer = new SocketWriter(writable, describe);
     reader.attach(socket);
     socket.on('error', (error) => this.#fail(describe(error)));
     socket.once('close', () => this.#fail(closed(place)));

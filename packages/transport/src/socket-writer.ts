@@ -3,14 +3,14 @@ import { TransportError } from './transport-error.ts';
 
 /** Writes whole buffers to a socket, one at a time, and says when each may be used again. */
 export class SocketWriter {
-  readonly #socket: Writable;
+  readonly #socket: Pick<Writable, 'write' | 'end'>;
   #reject: ((reason: Error) => void) | undefined;
   #failure: Error | undefined;
   #ended = false;
   readonly #describe: (error: unknown) => Error;
 
   /** @param describe turns a system error into the one that writers get */
-  constructor(socket: Writable, describe: (error: unknown) => Error) {
+  constructor(socket: Pick<Writable, 'write' | 'end'>, describe: (error: unknown) => Error) {
     this.#socket = socket;
     this.#describe = describe;
   }

@@ -1,4 +1,4 @@
-import { isIP, type SocketConnectOpts } from 'node:net';
+import { connect as connectSocket, isIP, type Socket, type SocketConnectOpts } from 'node:net';
 import { type ConnectionOptions, checkServerIdentity, connect, type TLSSocket } from 'node:tls';
 import type { TlsCredentials } from './tls-credentials.ts';
 import { describeTlsFor, hungUp, tlsError } from './tls-error.ts';
@@ -24,29 +24,29 @@ export function connectTls(
   host: string | undefined,
   tls: ConnectTls,
   place: string,
-  resolve: (socket: TLSSocket) => void,
+  resolve: (socket: TLSSocket, raw: Socket) => void,
   reject: (reason: Error) => void,
 ): () => void {
   const options = optionsOf(host, tls, place);
-  // The type lacks what it passes on to the socket.
-  const socketOptions: object = { ...where, allowHalfOpen: true };
-  const socket = connect({ ...socketOptions, ...options });
+  const raw = connectSocket({ ...where, allowHalfOpen: true });
+  const socket = connect({ ...options, socket: raw });
   let isConnected = false;
   const onError = (error: NodeJS.ErrnoException): void => {
     const isLost = isConnected && error.code === 'ECONNRESET';
     reject(isLost ? hungUp(place, error) : describeTlsFor(place)(error));
   };
-  socket.once('connect', () => {
+  raw.once('connect', () => {
     isConnected = true;
   });
   socket.once('error', onError);
   socket.once('secureConnect', () => {
     socket.off('error', onError);
-    resolve(socket);
+    resolve(socket, raw);
   });
   return () => {
     socket.on('error', () => {});
     socket.destroy();
+    raw.destroy();
   };
 }
 

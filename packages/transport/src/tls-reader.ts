@@ -21,6 +21,8 @@ export class TlsReader implements ConnectionReader {
     socket.pause();
     socket.on('data', (chunk: Buffer) => this.#arrived(chunk));
     socket.once('end', () => this.#finish());
+    // A paused stream reads ahead; what came before an error must not be lost with it.
+    socket.once('error', () => this.#rescue(socket));
   }
 
   /** Implements Transport.read. */
@@ -77,6 +79,14 @@ export class TlsReader implements ConnectionReader {
       this.#rest = this.#rest.length === 0 ? rest : Buffer.concat([this.#rest, rest]);
     }
     if (this.#filled === into.length) this.#socket?.pause();
+  }
+
+  #rescue(socket: Socket): void {
+    for (;;) {
+      const chunk = socket.read() as Buffer | null;
+      if (chunk === null) return;
+      this.#arrived(chunk);
+    }
   }
 
   #settle(): void {

@@ -12,7 +12,7 @@ export interface TlsAcceptorEvents {
   /** Where connections come from, for messages. */
   place(): string;
   /** Gets a connection whose peer was found good. */
-  onSecure(socket: TLSSocket): void;
+  onSecure(secure: TLSSocket, raw: Socket): void;
   /** Hears why a peer was refused; not of those who said nothing at all. */
   onFail(reason: Error): void;
 }
@@ -52,7 +52,7 @@ export class TlsAcceptor {
       this.#handshakes.delete(socket);
       const problem = this.#needsCertificate ? problemOf(secure) : undefined;
       if (problem === undefined) {
-        onSecure(secure);
+        onSecure(secure, socket);
         return;
       }
       secure.on('error', () => {});

@@ -1,6 +1,13 @@
 import { fstatSync } from 'node:fs';
 import { MigrationError, StoredSource, type Transport } from '@wherry/migration';
-import { connect, type MigrationUri, parseUri, TransportError } from '@wherry/transport';
+import {
+  type ConnectTls,
+  connect,
+  loadTlsCredentials,
+  type MigrationUri,
+  parseUri,
+  TransportError,
+} from '@wherry/transport';
 import { Command } from 'commander';
 import { CliError } from '../cli-error.ts';
 import { escapeControls } from '../inspect/output.ts';
@@ -15,6 +22,8 @@ interface SendOptions {
   readonly postcopy?: boolean;
   readonly recover?: boolean;
   readonly pageSize?: PageSizes;
+  readonly tlsCreds?: string;
+  readonly tlsHostname?: string;
   readonly log?: string;
   readonly json?: boolean;
 }
@@ -38,6 +47,8 @@ export function sendCommand(): Command {
       'host pages of a RAM block at the destination, as pc.ram=2M; for postcopy; repeatable',
       addPageSize,
     )
+    .option('--tls-creds <dir>', 'speak TLS: the folder of QEMU’s tls-creds-x509 or tls-creds-psk')
+    .option('--tls-hostname <name>', 'the name in QEMU’s certificate, where the URI has another')
     .option('--log <file>', 'QEMU’s log at the destination, to say why it refuses')
     .option('--json', 'print one JSON object at the end')
     .addHelpText(
@@ -73,7 +84,7 @@ async function send(path: string, uri: string, options: SendOptions): Promise<vo
   const indexMs = performance.now() - startMs;
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
   try {
-    const transport = await connectTo(target, interrupt.signal);
+    const transport = await connectTo(target, await loadTls(options), interrupt.signal);
     const times = { indexMs, handedOverMs: undefined as number | undefined };
     const stored = new StoredSource({
       guest,
@@ -158,9 +169,28 @@ function hasReturnPath(target: MigrationUri): boolean {
   return target.kind === 'tcp' || target.kind === 'unix';
 }
 
-async function connectTo(target: MigrationUri, signal: AbortSignal): Promise<Transport> {
+/** @throws CliError 2 for credentials that are none */
+async function loadTls({
+  tlsCreds: dir,
+  tlsHostname,
+}: SendOptions): Promise<ConnectTls | undefined> {
+  if (dir === undefined) return undefined;
   try {
-    return await connect(target, { signal });
+    const credentials = await loadTlsCredentials({ dir, endpoint: 'client' });
+    return { credentials, hostname: tlsHostname };
+  } catch (error) {
+    if (error instanceof TransportError) throw new CliError(error.message, 2);
+    throw error;
+  }
+}
+
+async function connectTo(
+  target: MigrationUri,
+  tls: ConnectTls | undefined,
+  signal: AbortSignal,
+): Promise<Transport> {
+  try {
+    return await connect(target, { signal, tls });
   } catch (error) {
     if (signal.aborted) throw signal.reason;
     if (error instanceof TransportError) throw new CliError(error.message, 1);
