@@ -229,3 +229,31 @@ test('a bitmap that has no place at the destination is dropped there, and the gu
     /Dirty bitmaps are dropped.*Cannot find device='drive0'/,
   );
 });
+
+test('`wherry migrate --capability dirty-bitmaps` brings them along, or says why not', async () => {
+  const [from, to] = [await newImage(), await newImage()];
+  const source = await lab.host([...GUEST, ...drive(from)]);
+  const destination = await lab.host([...GUEST, ...drive(to), '--incoming', 'defer']);
+  const add = (node: string) =>
+    source.client.execute('block-dirty-bitmap-add', { node, name: 'b', granularity: 4096 });
+  await add('drive0');
+  await write(source, 'drive0', '1M 8k');
+  const run = (to: RunningHost) =>
+    lab.run([
+      ...['migrate', source.qmp, to.qmp, 'tcp:127.0.0.1:0', '--capability', 'dirty-bitmaps'],
+    ]);
+  const file = (await source.client.execute('query-named-block-nodes')).find(
+    ({ drv }) => drv === 'file',
+  )?.['node-name'];
+  await add(file!);
+  const refused = await run(destination);
+  expect(refused.code).toBe(2);
+  expect(refused.stderr).toMatch(
+    /The source refused: Bitmap 'b' in a node with auto-generated name '#block\d+' can't be migrated.*Give the node a name of its own/,
+  );
+  await source.client.execute('block-dirty-bitmap-remove', { node: file!, name: 'b' });
+  const again = await lab.host([...GUEST, ...drive(await newImage()), '--incoming', 'defer']);
+  const { code } = await run(again);
+  expect(code).toBe(0);
+  expect(await bitmapsOf(again)).toMatchObject([{ name: 'b', count: 8192, recording: true }]);
+});
