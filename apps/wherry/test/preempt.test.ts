@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import {
   expectGuestRuns,
   incomingPort,
@@ -45,12 +45,16 @@ describe.each([
 ])('a machine %s, %s', (machine) => {
   test('is moved with 4 KiB and 2 MiB pages, is paused and goes on, and no page is lost', async () => {
     const [source, destination] = await inPostcopy(machine);
+    await vi.waitFor(
+      async () => {
+        const { faults } = await destination.client.execute('x-wherry-guest');
+        expect(faults.count).toBeGreaterThan(0); // a vCPU waited, and was answered
+      },
+      { timeout: 10_000, interval: 20 },
+    );
     await source.client.execute('migrate-pause');
     await untilStatus(source, 'postcopy-paused');
     await untilStatus(destination, 'postcopy-paused');
-    expect(
-      Number((await destination.client.execute('x-wherry-guest')).faults.count),
-    ).toBeGreaterThan(0);
 
     await destination.client.execute('migrate-recover', { uri: 'tcp:127.0.0.1:0' });
     const uri = `tcp:127.0.0.1:${await incomingPort(destination)}`;

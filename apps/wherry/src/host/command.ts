@@ -215,7 +215,7 @@ async function runHost(options: HostCommandOptions): Promise<void> {
     }
     console.log(describeHost(options, formatQmpAddress(socket.qmpAddress)));
     const status = await ended.promise;
-    const { violations, firstViolations } = await host.machine.witness();
+    const { violations, firstViolations } = await host.guest.machine.witness();
     for (const violation of firstViolations) {
       console.error(`wherry host: violation: ${describeViolation(violation)}`);
     }

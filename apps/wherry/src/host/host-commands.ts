@@ -17,11 +17,11 @@ import type { HostSchema } from './host-schema.ts';
 
 /** Answers QMP for a host; `quit` ends the process. */
 export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSchema> {
-  const guest = async (report: WitnessReport | Promise<WitnessReport>) => {
+  const witnessed = async (report: WitnessReport | Promise<WitnessReport>) => {
     const { pagesOwned, writes, checks, violations, firstViolations } = await report;
-    const { count, totalMs, p50Ms, p99Ms } = host.machine.ram.faults.statistics();
+    const { count, totalMs, p50Ms, p99Ms } = host.guest.machine.ram.faults.statistics();
     return {
-      vcpus: host.machine.ram.vcpus,
+      vcpus: host.guest.machine.ram.vcpus,
       writes,
       checks,
       violations,
@@ -33,9 +33,9 @@ export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSche
     };
   };
   return {
-    'query-status': () => host.status,
-    stop: () => host.stop(),
-    cont: () => asQmpError(() => host.cont()),
+    'query-status': () => host.guest.status,
+    stop: () => host.guest.stop(),
+    cont: () => asQmpError(() => host.guest.cont()),
     quit: (_, { afterReply }) => afterReply(quit),
 
     migrate: ({ uri, channels, resume }) =>
@@ -74,21 +74,21 @@ export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSche
     'query-migrate-parameters': () => host.parameters,
     'query-migrate': () => asQmpInfo(host.migrationInfo),
 
-    ...blockCommands(host.blocks, host.blockJobs),
+    ...blockCommands(host.guest.blocks, host.guest.blockJobs),
 
-    'x-wherry-guest': () => guest(host.machine.witness()),
-    'x-wherry-verify': () => guest(host.machine.verify()),
+    'x-wherry-guest': () => witnessed(host.guest.machine.witness()),
+    'x-wherry-verify': () => witnessed(host.guest.machine.verify()),
     'x-wherry-handover': async ({ blocks }) => {
       if (host.isMigrating) refuse("There's a migration process in progress");
-      const wasRunning = host.machine.running;
-      if (wasRunning) await host.machine.stop();
+      const wasRunning = host.guest.machine.running;
+      if (wasRunning) await host.guest.machine.stop();
       try {
         return {
-          blocks: digestRam(host.machine.ram, blocks),
+          blocks: digestRam(host.guest.machine.ram, blocks),
           devices: digestDevices(host.handedOver),
         };
       } finally {
-        if (wasRunning && host.status.running) host.machine.start();
+        if (wasRunning && host.guest.status.running) host.guest.machine.start();
       }
     },
   };

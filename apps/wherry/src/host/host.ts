@@ -1,5 +1,3 @@
-import { Worker } from 'node:worker_threads';
-import { type BlockGraph, Machine, type MachineOptions } from '@wherry/machine';
 import {
   type Capabilities,
   type Capability,
@@ -10,7 +8,6 @@ import {
   checkMigratable,
   DestinationMigration,
   defaultParameters,
-  type GuestPort,
   MigrationError,
   type MigrationInfo,
   type MigrationRole,
@@ -24,15 +21,12 @@ import {
   type Transport,
   usesReturnPath,
 } from '@wherry/migration';
-import type { RunState } from '@wherry/qmp';
 import { type Listener, type MigrationUri, parseUri } from '@wherry/transport';
 import { wallClock } from '../wall-clock.ts';
-import { type AddedDevice, addDevices, checkOnlyMigratable } from './added-devices.ts';
-import { type BlockJobEvent, BlockJobs } from './block-jobs.ts';
-import { type BlockOptions, openDisks } from './block-options.ts';
 import { checkChannels } from './check-channels.ts';
 import { openFileThreads } from './file-threads.ts';
 import { acceptWelcome, HostChannels, socketAddress } from './host-channels.ts';
+import { type GuestEvent, HostGuest, type HostGuestOptions } from './host-guest.ts';
 import {
   acceptChannels,
   connectChannels,
@@ -41,57 +35,33 @@ import {
 } from './multifd-channels.ts';
 import { startPopulator } from './populator.ts';
 import { checkPostcopySupported, type PostcopySupport } from './postcopy-support.ts';
-import { rehearseDevices } from './rehearse-devices.ts';
-import { SharedRamFiles } from './shared-ram.ts';
 
 /** What a host tells the outside, by QMP's event names. */
 export type HostEvent =
-  | { readonly name: 'STOP' | 'RESUME' }
+  | GuestEvent
   | { readonly name: 'MIGRATION'; readonly status: MigrationStatus }
-  | { readonly name: 'MIGRATION_PASS'; readonly pass: number }
-  | BlockJobEvent;
+  | { readonly name: 'MIGRATION_PASS'; readonly pass: number };
 
 /** What {@link Host.create} takes. */
-export interface HostOptions {
-  readonly machine: Omit<MachineOptions, 'spawn' | 'now'>;
-  /** Devices besides the machine's own. */
-  readonly devices?: readonly AddedDevice[];
-  readonly disks?: BlockOptions;
-  /** Refuse to make a guest that cannot be migrated. */
-  readonly onlyMigratable?: boolean;
+export interface HostOptions extends HostGuestOptions {
   readonly postcopy: PostcopySupport;
-  /** Has the system give memory to all of the guest's RAM before anything else. */
-  readonly preallocate?: boolean;
-  /** Files of shared RAM blocks, by their names. */
-  readonly sharedFiles: ReadonlyMap<string, string>;
   /** The guest's; zeroes unless told. */
   readonly uuid?: string;
-  /** The guest waits for `cont`. */
-  readonly paused?: boolean;
   readonly onEvent: (event: HostEvent) => void;
   /** Is told what a migration leaves behind, in a sentence. */
   readonly onWarning: (message: string) => void;
   /** Called when an incoming migration has failed and the host is to end, as QEMU does by default. */
   readonly onIncomingFailed: (error: Error) => void;
-  /** Called when a vCPU's thread has died. */
-  readonly onVcpuFailed: (error: Error) => void;
 }
 
 /** One simulated host: a guest and its migrations, with QEMU's rules of what is allowed when. */
 export class Host {
-  readonly machine: Machine;
-  readonly blocks: BlockGraph;
-  readonly blockJobs: BlockJobs;
-  readonly #devices: GuestPort['devices'];
-  readonly #blockers: readonly string[];
+  readonly guest: HostGuest;
   readonly #postcopySupport: PostcopySupport;
-  readonly #shared: SharedRamFiles;
   readonly #uuid: string;
   readonly #onEvent: HostOptions['onEvent'];
   readonly #onWarning: HostOptions['onWarning'];
   readonly #onIncomingFailed: HostOptions['onIncomingFailed'];
-  #runState: RunState;
-  #autostart: boolean;
   #incoming: 'none' | 'deferred' | 'begun';
   #source: SourceMigration | undefined;
   #destination: DestinationMigration | undefined;
@@ -105,111 +75,30 @@ export class Host {
   parameters: Parameters;
   readonly channels: HostChannels = new HostChannels(() => this.parameters);
 
-  private constructor(
-    machine: Machine,
-    shared: SharedRamFiles,
-    blocks: BlockGraph,
-    options: HostOptions,
-  ) {
-    this.machine = machine;
-    this.#shared = shared;
-    this.blocks = blocks;
-    this.blockJobs = new BlockJobs(blocks, options.onEvent);
-    this.parameters = defaultParameters(machine.machineType);
+  private constructor(guest: HostGuest, options: HostOptions) {
+    this.guest = guest;
+    this.parameters = defaultParameters(guest.machine.machineType);
     this.#uuid = options.uuid ?? '00000000-0000-0000-0000-000000000000';
-    const { devices, blockers } = addDevices(machine.devices, options.devices ?? []);
-    this.#devices = devices;
-    this.#blockers = blockers;
     this.#postcopySupport = options.postcopy;
     this.#onEvent = options.onEvent;
     this.#onWarning = options.onWarning;
     this.#onIncomingFailed = options.onIncomingFailed;
     this.#incoming = options.machine.incoming === true ? 'deferred' : 'none';
-    this.#autostart = options.paused !== true;
-    this.#runState = this.#incoming === 'deferred' ? 'inmigrate' : 'prelaunch';
   }
 
-  /**
-   * Makes a host; its guest runs unless it is incoming or paused.
-   *
-   * @throws CliError for devices that cannot be there, and files and disks that cannot be opened
-   */
+  /** Makes a host. @throws CliError as {@link HostGuest.create} */
   static async create(options: HostOptions): Promise<Host> {
-    if (options.onlyMigratable === true) checkOnlyMigratable(options.devices ?? []);
-    const { disks = { blockdev: [], drive: [], disk: undefined } } = options;
-    const blocks = openDisks(disks, options.machine.incoming === true);
-    const machine = await Machine.create({
-      ...options.machine,
-      now: () => Date.now(),
-      spawn: (init) => {
-        const worker = new Worker(new URL('./vcpu-thread.js', import.meta.url), {
-          workerData: init,
-        });
-        worker.on('error', options.onVcpuFailed);
-        return {
-          terminate: () => worker.terminate(),
-          onError: (listener) => void worker.on('error', listener),
-        };
-      },
-    });
-    let host: Host;
-    try {
-      if (options.preallocate === true) for (const block of machine.ram.blocks) block.populate();
-      rehearseDevices(machine.devices);
-      const shared = await SharedRamFiles.open(machine.ram, options.sharedFiles);
-      host = new Host(machine, shared, blocks, options);
-    } catch (error) {
-      blocks.close();
-      await machine.close();
-      throw error;
-    }
-    if (host.#incoming === 'none' && host.#autostart) host.#startGuest();
-    return host;
-  }
-
-  get status(): { running: boolean; status: RunState } {
-    return { running: this.#runState === 'running', status: this.#runState };
+    return new Host(await HostGuest.create(options), options);
   }
 
   /** What the host is in its next migration. */
   get role(): MigrationRole {
-    return this.#runState === 'inmigrate' ? 'destination' : 'source';
-  }
-
-  /** @throws MigrationError `STATE` */
-  async stop(): Promise<void> {
-    if (this.#runState === 'inmigrate') this.#autostart = false;
-    if (this.#runState !== 'running') return;
-    await this.machine.stop();
-    if (this.#runState !== 'running') return; // a migration has stopped it for good meanwhile
-    this.#runState = 'paused';
-    this.#onEvent({ name: 'STOP' });
-  }
-
-  /** Lets the guest go on. @throws MigrationError `STATE` when it runs, or may run, elsewhere */
-  cont(): void {
-    switch (this.#runState) {
-      case 'inmigrate':
-        this.#autostart = true;
-        return;
-      case 'finish-migrate':
-        throw new MigrationError('STATE', 'The guest cannot run here while it is handed over');
-      case 'postmigrate':
-        // Without a return path nobody told this host that the guest has arrived.
-        if (!this.#arrivalConfirmed) break;
-        throw new MigrationError(
-          'STATE',
-          'The guest has been migrated: it runs at the destination',
-        );
-      case 'running':
-        return;
-    }
-    this.#startGuest();
+    return this.guest.isIncoming ? 'destination' : 'source';
   }
 
   /** What `query-migrate` tells: how a migration goes, and what blocks one. */
   get migrationInfo(): MigrationInfo | { 'socket-address'?: unknown } {
-    const reasons = migrationBlockers(this.#guestPort());
+    const reasons = migrationBlockers(this.guest.port);
     return {
       ...this.#migrationInfo(),
       ...(reasons.length === 0 ? {} : { 'blocked-reasons': reasons }),
@@ -254,16 +143,16 @@ export class Host {
    * @throws MigrationError `STATE`, `BLOCKED`
    */
   migrate(uri: string): void {
-    if (this.#runState === 'inmigrate') {
+    if (this.guest.isIncoming) {
       throw new MigrationError('STATE', 'Guest is waiting for an incoming migration');
     }
     if (this.isMigrating)
       throw new MigrationError('STATE', "There's a migration process in progress");
-    if (this.#runState === 'postmigrate') {
+    if (this.guest.isMigrated) {
       throw new MigrationError('STATE', 'The guest has been migrated: it runs at the destination');
     }
-    checkMigratable(this.#guestPort());
-    checkBitmaps(this.blocks, this.capabilities, this.parameters);
+    checkMigratable(this.guest.port);
+    checkBitmaps(this.guest.blocks, this.capabilities, this.parameters);
     const parsed = parseUri(uri);
     checkCapabilities(this.capabilities, 'source'); // it may have become one since they were set
     const isCompressed = this.parameters['multifd-compression'] !== 'none';
@@ -296,13 +185,13 @@ export class Host {
   /** @throws MigrationError `STATE` when `multifd` comes too late for an incoming migration */
   checkMultifd(next: Capabilities): void {
     const isNew = next.has('multifd') && !this.capabilities.has('multifd');
-    if (isNew && this.#incoming === 'begun' && this.#runState === 'inmigrate') {
+    if (isNew && this.#incoming === 'begun' && this.guest.isIncoming) {
       throw new MigrationError('STATE', 'Multifd must be set before incoming starts');
     }
   }
 
   get #multifdSettings(): MultifdSettings {
-    return { ram: this.machine.ram, uuid: this.#uuid, parameters: this.parameters };
+    return { ram: this.guest.machine.ram, uuid: this.#uuid, parameters: this.parameters };
   }
 
   async #runSource(
@@ -311,7 +200,7 @@ export class Host {
   ): Promise<void> {
     const { capabilities } = this;
     const source = new SourceMigration({
-      guest: this.#guestPort(),
+      guest: this.guest.port,
       ...connections,
       openChannel: (signal) => this.channels.connect(uri, { signal }),
       openPageFile: () => openFileThreads(uri, 'write', capabilities, this.parameters),
@@ -334,9 +223,7 @@ export class Host {
   }
 
   #sourceEnded(status: MigrationStatus): void {
-    if (status === 'completed') this.#runState = 'postmigrate';
-    // Whoever knows that the destination does not run the guest may `cont` here.
-    else if (this.#runState === 'finish-migrate' && status === 'failed') this.#runState = 'paused';
+    this.guest.sourceEnded(status, this.#arrivalConfirmed);
   }
 
   /**
@@ -379,7 +266,7 @@ export class Host {
     if (destination.status !== 'postcopy-paused') transport.destroy();
     else {
       const accepting = this.#acceptFurther(listener);
-      this.#destinationEnded(await destination.recover(transport, accepting));
+      this.guest.destinationEnded(await destination.recover(transport, accepting));
     }
     await listener.close();
   }
@@ -412,9 +299,10 @@ export class Host {
 
   /** Refuses postcopy where it is being switched on and this host could not receive by it. @throws MigrationError */
   checkPostcopy(next: Capabilities): void {
-    if (this.#runState !== 'inmigrate') return;
+    if (!this.guest.isIncoming) return;
     const isNew = (name: Capability): boolean => next.has(name) && !this.capabilities.has(name);
-    if (isNew('postcopy-ram')) checkPostcopySupported(this.machine.ram, this.#postcopySupport);
+    if (isNew('postcopy-ram'))
+      checkPostcopySupported(this.guest.machine.ram, this.#postcopySupport);
     if (isNew('postcopy-preempt') && this.#incoming === 'begun') {
       throw new MigrationError('STATE', 'Postcopy preempt must be set before incoming starts');
     }
@@ -453,20 +341,20 @@ export class Host {
   }
 
   async #receive(listener: Listener): Promise<void> {
-    const endPopulator = startPopulator(this.machine.ram);
+    const endPopulator = startPopulator(this.guest.machine.ram);
     try {
       const connections = usesChannels(this.capabilities)
         ? await acceptChannels(listener, this.#multifdSettings)
         : { transport: await listener.accept() };
       const destination = new DestinationMigration({
-        guest: this.#guestPort(),
+        guest: this.guest.port,
         ...connections,
         acceptChannel: this.#acceptFurther(listener),
         openPageFile: () =>
           openFileThreads(parseUri(listener.uri), 'read', this.capabilities, this.parameters),
         clock: wallClock,
         capabilities: this.capabilities,
-        autostart: this.#autostart,
+        autostart: this.guest.autostart,
         bitmapMapping: this.parameters['block-bitmap-mapping'],
         onWarning: this.#onWarning,
         onStatus: (status) => {
@@ -476,7 +364,7 @@ export class Host {
       this.#destination = destination;
       const status = await destination.run();
       await listener.close();
-      this.#destinationEnded(status);
+      this.guest.destinationEnded(status);
       if (status === 'failed') {
         this.#incomingFailed(destination.error ?? new Error('The incoming migration failed'));
       }
@@ -488,10 +376,6 @@ export class Host {
     } finally {
       endPopulator();
     }
-  }
-
-  #destinationEnded(status: MigrationStatus): void {
-    if (status === 'completed' && this.#runState === 'inmigrate') this.#runState = 'paused';
   }
 
   #incomingFailed(error: Error): void {
@@ -512,58 +396,11 @@ export class Host {
       this.#destination?.abort(reason);
     }
     await this.#listener?.close();
-    await this.machine.close();
-    await this.#shared.close();
-    this.blocks.close();
-  }
-
-  #startGuest(): void {
-    this.blocks.activate();
-    this.machine.start();
-    this.#runState = 'running';
-    this.#onEvent({ name: 'RESUME' });
+    await this.guest.close();
   }
 
   #checkSeekable({ kind }: MigrationUri): void {
     if (this.capabilities.has('mapped-ram') && kind !== 'file') throw notSeekable();
-  }
-
-  #guestPort(): GuestPort {
-    const { machine } = this;
-    // Until `stop` is through the vCPUs may still write, so the machine's own flag says too little.
-    const isRunning = (): boolean => this.#runState === 'running';
-    return {
-      machineType: machine.machineType,
-      ram: machine.ram,
-      devices: this.#devices,
-      disks: this.blocks,
-      blockers: this.#blockers,
-      shared: this.#shared,
-      faults: {
-        wait: async (signal) => {
-          const ring = (): void => machine.ram.faults.ring();
-          signal.addEventListener('abort', ring, { once: true });
-          try {
-            if (!signal.aborted) await machine.ram.faults.wait();
-          } finally {
-            signal.removeEventListener('abort', ring);
-          }
-        },
-        take: () => machine.ram.faults.take(),
-        waiting: () => machine.ram.faults.waiting(),
-        repeat: () => machine.ram.faults.forgetOutstanding(),
-      },
-      get running() {
-        return isRunning();
-      },
-      start: () => this.#startGuest(),
-      setThrottle: (percentage) => machine.setThrottle(percentage),
-      stop: async () => {
-        this.#runState = 'finish-migrate';
-        await machine.stop();
-        this.#onEvent({ name: 'STOP' });
-      },
-    };
   }
 
   #setMigrationStatus(status: MigrationStatus): void {
