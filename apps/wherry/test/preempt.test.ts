@@ -99,6 +99,8 @@ describe('wherry migrate', () => {
     [['--capability', 'postcopy-preemt'], 'postcopy-preemt'],
     [['--parameter', 'downtime-limit=soon'], 'downtime-limit'],
     [['--parameter', 'downtime-limit'], 'NAME=VALUE'],
+    [['--parameter', 'block-bitmap-mapping=[{]'], 'no JSON'],
+    [['--parameter', 'block-bitmap-mapping=[{"alias": 7}]'], 'block-bitmap-mapping'],
   ])('says who refuses %j', async (args, message) => {
     const [source, destination] = await lab.pair(GUEST);
     const { code, stderr } = await lab.run([

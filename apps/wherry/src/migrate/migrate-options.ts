@@ -117,13 +117,25 @@ export function addMigrateOptions(command: Command): Command {
     .option('--json', 'print one JSON object instead of lines and a table');
 }
 
-/** Adds one `--parameter`: digits are a number, true and false what they say, the rest is text. @throws InvalidArgumentError */
+/**
+ * Adds one `--parameter`: digits are a number, true and false what they say, what begins with a bracket
+ * is JSON, the rest is text.
+ *
+ * @throws InvalidArgumentError
+ */
 function addParameter(text: string, before: MigrationParameters = {}): MigrationParameters {
   const [, name, value] = /^([a-z][a-z0-9-]*)=(.*)$/.exec(text) ?? [];
   if (name === undefined || value === undefined) {
     throw new InvalidArgumentError("It is NAME=VALUE, with the name that QMP's parameter has.");
   }
   if (/^\d{1,15}$/.test(value)) return { ...before, [name]: Number(value) };
+  if (/^[[{]/.test(value)) {
+    try {
+      return { ...before, [name]: JSON.parse(value) };
+    } catch (error) {
+      throw new InvalidArgumentError(`Its value is no JSON: ${(error as Error).message}.`);
+    }
+  }
   const isSwitch = value === 'true' || value === 'false';
   return { ...before, [name]: isSwitch ? value === 'true' : value };
 }
