@@ -14,17 +14,10 @@ import {
   TX_XBZRLE,
   TX_ZERO,
 } from './layout.ts';
-import { oweMissing } from './owe-missing.ts';
+import { OwedPages } from './owed-pages.ts';
 import { type PageList, PageLists } from './page-list.ts';
 import type { RamBlock } from './ram-block.ts';
-import type {
-  Channel,
-  OpenChunk,
-  RamChunk,
-  RamSenderOptions,
-  Run,
-  SenderSegment,
-} from './ram-chunk.ts';
+import type { Channel, OpenChunk, RamChunk, RamSenderOptions, Run } from './ram-chunk.ts';
 import { releasePages, releaseSent } from './release-sent.ts';
 import { RequestQueue } from './request-queue.ts';
 import { XbzrleCache, type XbzrleStatistics } from './xbzrle-cache.ts';
@@ -36,16 +29,13 @@ import { XbzrleCache, type XbzrleStatistics } from './xbzrle-cache.ts';
  */
 export class RamSender {
   readonly #ram: GuestRam;
-  readonly #segments: readonly SenderSegment[];
+  readonly #owed: OwedPages;
   readonly #freeBuffers: number[];
   readonly #lists: PageLists;
   readonly #findZeroPages: boolean;
   readonly #givesRuns: boolean;
   /** Pages that were not yet sent are kept from the guest. */
   #isSnapshot = false;
-  #cursorSegment = 0;
-  #cursorPage = 0;
-  #owed = 0;
   #roundComplete = false;
   #postcopy = false;
   #releases = false;
@@ -79,18 +69,10 @@ export class RamSender {
     this.#urgent =
       options.preempt === true ? { named: undefined, unfinished: undefined } : this.#main;
     this.#givesRuns = options.runs ?? false;
-    const blocks = ram.blocks.filter((block) => options.ignored?.has(block) !== true);
-    this.#segments = blocks.flatMap((block) =>
-      block.segments.map((plan) => ({
-        block,
-        plan,
-        bank: ram.banks[plan.bank]!,
-        perHost: block.hostPageBytes / TARGET_PAGE_BYTES,
-      })),
+    this.#owed = new OwedPages(
+      ram,
+      ram.blocks.filter((block) => options.ignored?.has(block) !== true),
     );
-    for (const { bank, plan } of this.#segments) {
-      bank.engine.clearRange(plan.owedPtr, 0, plan.pages);
-    }
   }
 
   /** Counts what was encoded since the sender was made. */
@@ -109,16 +91,16 @@ export class RamSender {
 
   /** Counts the target pages that are still to be sent. */
   owedPages(): number {
-    return this.#owed;
+    return this.#owed.count;
   }
 
   /** Counts the bytes of the blocks that are sent. */
   get totalBytes(): number {
-    return this.#segments.reduce((total, { plan }) => total + plan.pages, 0) * TARGET_PAGE_BYTES;
+    return this.#owed.totalPages * TARGET_PAGE_BYTES;
   }
 
   get owedBytes(): number {
-    return this.#owed * TARGET_PAGE_BYTES;
+    return this.#owed.count * TARGET_PAGE_BYTES;
   }
 
   /** Tells that the sweep has passed the last owed page; the next one starts by itself. */
@@ -141,10 +123,7 @@ export class RamSender {
   /** Owes every page and begins the first round. */
   oweAll(): void {
     this.#xbzrle.stop();
-    for (const { bank, plan } of this.#segments) {
-      bank.engine.setRange(plan.owedPtr, 0, plan.pages);
-    }
-    this.#owed = this.totalBytes / TARGET_PAGE_BYTES;
+    this.#owed.setAll();
     this.startRound();
   }
 
@@ -155,19 +134,13 @@ export class RamSender {
    */
   syncDirty(): number {
     this.#xbzrle.grow();
-    let newlyOwedPages = 0;
-    for (const { bank, plan } of this.#segments) {
-      newlyOwedPages += bank.engine.addNew(plan.owedPtr, plan.dirtyPtr, plan.pages) >>> 0;
-    }
-    this.#owed += newlyOwedPages;
-    return newlyOwedPages;
+    return this.#owed.addDirty();
   }
 
   /** Begins a sweep at the first page of the first block. */
   startRound(): void {
-    this.#cursorSegment = 0;
-    this.#cursorPage = 0;
-    this.#roundComplete = this.#owed === 0;
+    this.#owed.restart();
+    this.#roundComplete = this.#owed.count === 0;
   }
 
   /**
@@ -192,7 +165,7 @@ export class RamSender {
    * @see QEMU migration/ram.c: ram_dirty_bitmap_reload
    */
   oweMissing(block: RamBlock, received: Uint8Array): void {
-    this.#owed += oweMissing(this.#segments, block, received);
+    this.#owed.setMissing(block, received);
     this.startRound();
   }
 
@@ -208,7 +181,7 @@ export class RamSender {
 
   /** Sends whole host pages from now on, requested ones first. */
   enterPostcopy(): void {
-    this.#widen();
+    this.#owed.widen();
     this.#xbzrle.stop();
     this.#postcopy = true;
     this.startRound();
@@ -220,7 +193,7 @@ export class RamSender {
    * `setAllReceived(true)` at the end, however it ends.
    */
   enterSnapshot(): void {
-    for (const { bank, plan } of this.#segments) {
+    for (const { bank, plan } of this.#owed.segments) {
       bank.engine.clearRange(plan.receivedPtr, 0, plan.pages);
     }
     this.#isSnapshot = true;
@@ -232,7 +205,7 @@ export class RamSender {
    * @see QEMU migration/ram.c: postcopy_each_ram_send_discard, postcopy_chunk_hostpages_pass
    */
   discards(): Iterable<RamDiscard> {
-    this.#widen();
+    this.#owed.widen();
     return listDiscards(this.#ram);
   }
 
@@ -246,7 +219,7 @@ export class RamSender {
 
   /** Tells that {@link next} has something to encode: not all that is owed is on its way as an answer. */
   get hasNext(): boolean {
-    return this.#owed > this.#claimedPages;
+    return this.#owed.count > this.#claimedPages;
   }
 
   /** Owed pages that are not the background's: the rest of a host page that answers a request. */
@@ -328,7 +301,7 @@ export class RamSender {
   #encodeRequests(chunk: OpenChunk): boolean {
     if (chunk.channel !== this.#urgent) return false;
     for (let request = this.#requests.first; request; request = this.#requests.first) {
-      const run = this.#owedRun(request.block, request.from, request.to);
+      const run = this.#owed.find(request.block, request.from, request.to);
       if (run === undefined) {
         this.#requests.shift();
         continue;
@@ -346,8 +319,7 @@ export class RamSender {
       if (run.page === page) return true; // there is no room
       chunk.requested = true;
       // The background goes on from here: the guest is likely to touch what comes next.
-      this.#cursorSegment = this.#segments.indexOf(segment);
-      this.#cursorPage = run.page;
+      this.#owed.moveTo(run);
       request.from = segment.plan.firstPage + run.page;
       if (!done) return true;
     }
@@ -355,21 +327,17 @@ export class RamSender {
   }
 
   #encodeBackground(chunk: OpenChunk): void {
-    if (!this.#moveToOwed()) {
+    if (!this.#owed.moveToNext()) {
       this.startRound();
-      this.#moveToOwed();
+      this.#owed.moveToNext();
     }
     this.#roundComplete = false;
-    while (this.#cursorSegment < this.#segments.length) {
-      const segment = this.#segments[this.#cursorSegment]!;
-      if (chunk.bank !== undefined && chunk.bank !== segment.bank) return;
-      const run = this.#unclaimed({ segment, page: this.#cursorPage, end: segment.plan.pages });
+    for (let rest = this.#owed.rest; rest !== undefined; rest = this.#owed.rest) {
+      if (chunk.bank !== undefined && chunk.bank !== rest.segment.bank) return;
+      const run = this.#unclaimed(rest);
       const done = this.#encode(chunk, run);
-      this.#cursorPage = run.page;
+      this.#owed.moveTo(run);
       if (!done) return;
-      if (run.end < segment.plan.pages) continue;
-      this.#cursorSegment++;
-      this.#cursorPage = 0;
     }
   }
 
@@ -402,7 +370,9 @@ export class RamSender {
     const xbzrlePages = bank.getU32(SENDER_PTR + TX_XBZRLE);
     const unchangedPages = bank.getU32(SENDER_PTR + TX_UNCHANGED);
     chunk.list = this.#lists.take(bank, block);
-    this.#owed -= normalPages + zeroPages + xbzrlePages + unchangedPages + (chunk.list?.pages ?? 0);
+    this.#owed.sent(
+      normalPages + zeroPages + xbzrlePages + unchangedPages + (chunk.list?.pages ?? 0),
+    );
     if (chunk.list !== undefined) chunk.bank = bank;
     this.#xbzrle.count(bank);
     if (this.#isSnapshot) chunk.passed.push({ segment: run.segment, from, to: run.page });
@@ -443,7 +413,7 @@ export class RamSender {
 
   #close(chunk: OpenChunk): RamChunk | undefined {
     const { buffer, bank, bytes, runs, normalPages, zeroPages, xbzrlePages, requested } = chunk;
-    this.#roundComplete = !this.#moveToOwed();
+    this.#roundComplete = !this.#owed.moveToNext();
     if (this.#roundComplete && !this.#postcopy) this.#xbzrle.start();
     if (bank === undefined) {
       this.#freeBuffers.push(buffer);
@@ -482,41 +452,5 @@ export class RamSender {
       segment.bank.engine.setRange(segment.plan.receivedPtr, from, to);
     }
     if (passed.length > 0) this.#ram.faults.wakeAll();
-  }
-
-  /** Moves the cursor to the first owed page at or behind it; returns whether there is one. */
-  #moveToOwed(): boolean {
-    for (; this.#cursorSegment < this.#segments.length; this.#cursorSegment++) {
-      const { bank, plan } = this.#segments[this.#cursorSegment]!;
-      const page = bank.engine.nextSet(plan.owedPtr, this.#cursorPage, plan.pages);
-      this.#cursorPage = page;
-      if (page < plan.pages) return true;
-      this.#cursorPage = 0;
-    }
-    return false;
-  }
-
-  /** Finds the first owed page of a block's range and what follows of its host page. */
-  #owedRun(block: RamBlock, from: number, to: number): Run | undefined {
-    for (const segment of this.#segments) {
-      if (segment.block !== block) continue;
-      const { owedPtr, firstPage, pages } = segment.plan;
-      const first = Math.max(from - firstPage, 0);
-      const end = Math.min(to - firstPage, pages);
-      if (first >= end) continue;
-      const page = segment.bank.engine.nextSet(owedPtr, first, end);
-      if (page < end)
-        return { segment, page, end: page - (page % segment.perHost) + segment.perHost };
-    }
-    return undefined;
-  }
-
-  #widen(): void {
-    let owed = 0;
-    for (const { bank, plan, perHost } of this.#segments) {
-      bank.engine.widen(plan.owedPtr, plan.pages, perHost);
-      owed += bank.engine.countSet(plan.owedPtr, 0, plan.pages);
-    }
-    this.#owed = owed;
   }
 }
