@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { renameSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
@@ -11,45 +10,13 @@ import { peerTest } from '../peer-test.ts';
 import { type Peer, type Release, releases } from '../peers/peers.ts';
 import { QemuProcess } from '../qemu.ts';
 import { connectQmpSocket } from '../qmp-socket.ts';
+import { expectGoesOn, save, send } from '../sent-guest.ts';
 
-const wherry = join(import.meta.dirname, '../../apps/wherry/dist/main.js');
 const args = ['-device', 'virtio-net-pci,romfile='];
-
-interface Sent {
-  readonly exitCode: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-/** Runs `wherry send --json` to its end. */
-async function send(...argv: readonly string[]): Promise<Sent> {
-  const child = spawn(process.execPath, [wherry, 'send', ...argv, '--json']);
-  let [stdout, stderr] = ['', ''];
-  child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
-  child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
-  const [exitCode] = (await once(child, 'close')) as [number];
-  return { exitCode, stdout, stderr };
-}
-
-/** Has a running guest saved, in rounds, so that some pages are in the stream more than once. */
-async function save(source: QemuProcess, format: 'stream' | 'mapped-ram'): Promise<string> {
-  await source.waitForPass(5);
-  const file = join(source.directory, 'guest.saved');
-  if (format === 'stream') await source.migrate(`exec:cat > ${file}`);
-  else await source.migrate(`file:${file}`, { capabilities: ['mapped-ram'] });
-  return file;
-}
 
 /** The formats that a release writes. */
 function formatsOf(release: Release): readonly ('stream' | 'mapped-ram')[] {
   return release === '5.2' || release === '7.2' ? ['stream'] : ['stream', 'mapped-ram'];
-}
-
-/** Expects that the guest goes on behind the last mark of its file. */
-async function expectGoesOn(source: QemuProcess, destination: QemuProcess): Promise<void> {
-  const last = source.marks.at(-1)!.pass;
-  const marks = await destination.waitForPass(last + 20);
-  expect(marks).toEqual(marks.map((_, i) => ({ pass: last + 1 + i, wrongWords: 0 })));
 }
 
 async function waiting(

@@ -9,7 +9,7 @@ import { type MigrationSettings, QemuProcess } from '../qemu.ts';
 import { connectQmpSocket } from '../qmp-socket.ts';
 import { migrate, SimulatedHost } from '../simulated-host.ts';
 import { mixedTlsFolder, TLS_HOSTNAME, tlsFolder, tlsObject } from '../tls-credentials.ts';
-import { type EndedCommand, WherryCommand } from '../wherry-command.ts';
+import { WherryCommand } from '../wherry-command.ts';
 
 // Who is refused depends on the certificates: one release is enough where time is short.
 const strict = process.env['WHERRY_ALL_PEERS'] === '1' ? releases : releases.slice(-1);
@@ -174,62 +174,5 @@ describe('a simulated host stays where the QEMU does not fit', () => {
         expect(said).toMatch(new RegExp(`^failed.*(?:${expected})`, 's'));
       });
     }
-  }
-});
-
-/** Sends a saved guest into a QEMU that listens. @returns how `wherry send` ended */
-async function sendInto(
-  peer: Peer,
-  folders: { readonly send: string; readonly qemu: string | undefined },
-  args: readonly string[],
-  examine: (destination: QemuProcess) => Promise<void>,
-): Promise<EndedCommand> {
-  await using source = await QemuProcess.start(peer);
-  await source.waitForPass(5);
-  await source.migrate('exec:cat > guest.saved');
-  const { qemu } = folders;
-  await using destination = await QemuProcess.start(peer, {
-    args: qemu === undefined ? [] : tlsObject(qemu, 'server'),
-    incoming: 'defer',
-  });
-  const capabilities = args.includes('--postcopy') ? (['postcopy-ram'] as const) : [];
-  const parameters = qemu === undefined ? {} : { 'tls-creds': 'tls0' };
-  const port = await destination.listenTcp({ capabilities, parameters });
-  await using command = WherryCommand.start([
-    ...['send', join(source.directory, 'guest.saved'), `tcp:127.0.0.1:${port}`],
-    ...['--tls-creds', folders.send, ...args],
-  ]);
-  const ended = await command.ended;
-  await examine(destination);
-  return ended;
-}
-
-describe.each(releases)('wherry send --tls-creds into %s', (release) => {
-  for (const [title, set, args] of [
-    ['x509', 'good', ['--tls-hostname', TLS_HOSTNAME]],
-    ['PSK, postcopy', 'psk', ['--postcopy']],
-  ] as const) {
-    peerTest(release, `${title}: the guest goes on`, async (peer) => {
-      const folders = { send: tlsFolder(set), qemu: tlsFolder(set) };
-      const { exitCode, stderr } = await sendInto(peer, folders, args, async (destination) => {
-        const marks = await destination.waitForMarks(5);
-        expect(marks.filter(({ wrongWords }) => wrongWords > 0)).toEqual([]);
-      });
-      expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
-    });
-  }
-});
-
-describe.each(strict)('wherry send --tls-creds beside what does not fit: %s', (release) => {
-  for (const [title, qemu, message] of [
-    ['a QEMU of another CA', tlsFolder('other'), 'a CA that is not known here'],
-    ['a QEMU without TLS', undefined, 'closed the connection during the TLS handshake'],
-  ] as const) {
-    peerTest(release, title, async (peer) => {
-      const folders = { send: tlsFolder('good'), qemu };
-      const { exitCode, stderr } = await sendInto(peer, folders, [], async () => {});
-      expect(exitCode).toBe(1);
-      expect(stderr).toContain(message);
-    });
   }
 });

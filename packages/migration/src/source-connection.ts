@@ -78,16 +78,19 @@ export class SourceConnection {
     handle: (message: ReturnPathMessage, offset: number) => void,
   ): Promise<void> {
     const { input } = this;
+    let hasAnswered = false;
     try {
       while (this.shut === undefined) {
         const { offset } = input.reader;
-        handle(await input.parse(readReturnPathMessage(input.reader, { maxBitmapBytes })), offset);
+        const message = await input.parse(readReturnPathMessage(input.reader, { maxBitmapBytes }));
+        hasAnswered = true;
+        handle(message, offset);
       }
       if (this.shut !== 0) this.stopWith(destinationFailed(this.shut));
     } catch (error) {
       const atEnd = error instanceof BytesError && error.code === 'UNEXPECTED_END';
       const isBroken = error instanceof MigrationError && error.code === 'CONNECTION_LOST';
-      this.stopWith(atEnd || isBroken ? destinationClosed(error) : (error as Error));
+      this.stopWith(atEnd || isBroken ? destinationClosed(error, hasAnswered) : (error as Error));
     }
   }
 
@@ -118,14 +121,22 @@ export class SourceConnection {
   }
 }
 
-/** Says that the destination closed the connection without a word. */
-function destinationClosed(cause: BytesError | MigrationError): MigrationError {
+/**
+ * Says that the destination closed the connection without a word.
+ *
+ * @param hasAnswered whether it had read this side's first bytes and answered them
+ */
+function destinationClosed(
+  cause: BytesError | MigrationError,
+  hasAnswered: boolean,
+): MigrationError {
   const broken = cause.cause instanceof WherryError ? cause.cause.what : cause.found;
   return new MigrationError('CONNECTION_LOST', 'The destination closed the connection', {
     ...(cause instanceof MigrationError && broken !== undefined ? { found: broken } : {}),
     path: ['return path'],
-    likely:
-      'It refused the stream or died: its own error message (query-migrate there, or its log) says why',
+    likely: hasAnswered
+      ? 'It refused the stream or died: its own error message (query-migrate there, or its log) says why'
+      : 'It answered nothing: it has another machine type, wants TLS or another certificate, or expects other channels; its own error message (query-migrate there, or its log) says which',
     cause,
   });
 }

@@ -1,13 +1,5 @@
-import { fstatSync } from 'node:fs';
 import { MigrationError, StoredSource, type Transport } from '@wherry/migration';
-import {
-  type ConnectTls,
-  connect,
-  loadTlsCredentials,
-  type MigrationUri,
-  parseUri,
-  TransportError,
-} from '@wherry/transport';
+import { TransportError } from '@wherry/transport';
 import { Command } from 'commander';
 import { CliError } from '../cli-error.ts';
 import { escapeControls } from '../inspect/output.ts';
@@ -17,8 +9,9 @@ import { wallClock } from '../wall-clock.ts';
 import { explainLog, SendFailure } from './failure.ts';
 import { addPageSize, checkPageSizes, type PageSizes } from './page-sizes.ts';
 import { formatSendReport, type SendReport } from './report.ts';
+import { SendTarget, type TargetOptions } from './target.ts';
 
-interface SendOptions {
+interface SendOptions extends TargetOptions {
   readonly postcopy?: boolean;
   readonly recover?: boolean;
   readonly pageSize?: PageSizes;
@@ -69,7 +62,7 @@ Exit codes: 0 the destination has the guest, 1 it has not, 2 wrong usage,
 
 async function send(path: string, uri: string, options: SendOptions): Promise<void> {
   const startMs = performance.now();
-  const target = targetOf(uri, options);
+  const target = await targetOf(uri, options);
   let source: StoredSource | undefined;
   const interrupt = new AbortController();
   const onSignal = (signal: NodeJS.Signals): void => {
@@ -84,13 +77,13 @@ async function send(path: string, uri: string, options: SendOptions): Promise<vo
   const indexMs = performance.now() - startMs;
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
   try {
-    const transport = await connectTo(target, await loadTls(options), interrupt.signal);
+    const transport = await connectTo(target, path, interrupt.signal);
     const times = { indexMs, handedOverMs: undefined as number | undefined };
     const stored = new StoredSource({
       guest,
       transport,
       clock: wallClock,
-      returnPath: hasReturnPath(target),
+      returnPath: target.hasReturnPath,
       postcopy: isPostcopy(options),
       hostPageBytes: (block) => pageSizes.get(block) ?? guest.targetPageBytes,
       onStatus: (status) => {
@@ -123,7 +116,7 @@ async function send(path: string, uri: string, options: SendOptions): Promise<vo
       machineType: model.configuration?.machineType ?? null,
       ...(opened.packed === undefined ? {} : { packed: opened.packed }),
       ...times,
-      confirmed: hasReturnPath(target),
+      confirmed: target.hasReturnPath,
       timeMs: performance.now() - startMs,
     };
     console.log(
@@ -139,16 +132,10 @@ async function send(path: string, uri: string, options: SendOptions): Promise<vo
   }
 }
 
-/** Reads the URI, and says at once what it cannot do. @throws CliError 2 */
-function targetOf(uri: string, options: SendOptions): MigrationUri {
-  let target: MigrationUri;
-  try {
-    target = parseUri(uri);
-  } catch (error) {
-    if (error instanceof TransportError) throw new CliError(error.message, 2);
-    throw error;
-  }
-  if (isPostcopy(options) && !hasReturnPath(target)) {
+/** Reads where to send, and says at once what cannot be done there. @throws CliError 2 */
+async function targetOf(uri: string, options: SendOptions): Promise<SendTarget> {
+  const target = await SendTarget.of(uri, options);
+  if (isPostcopy(options) && !target.hasReturnPath) {
     throw new CliError(
       `Postcopy needs a connection of two directions: tcp:, unix:, or fd: of a socket, not ${uri}`,
       2,
@@ -157,44 +144,16 @@ function targetOf(uri: string, options: SendOptions): MigrationUri {
   return target;
 }
 
-/** Whether the destination can answer: a command or file that takes a stream cannot be asked whether it does. */
-function hasReturnPath(target: MigrationUri): boolean {
-  if (target.kind === 'fd') {
-    try {
-      return fstatSync(target.fd).isSocket();
-    } catch {
-      return false; // connecting says what is wrong with it
-    }
-  }
-  return target.kind === 'tcp' || target.kind === 'unix';
-}
-
-/** @throws CliError 2 for credentials that are none */
-async function loadTls({
-  tlsCreds: dir,
-  tlsHostname,
-}: SendOptions): Promise<ConnectTls | undefined> {
-  if (dir === undefined) return undefined;
-  try {
-    const credentials = await loadTlsCredentials({ dir, endpoint: 'client' });
-    return { credentials, hostname: tlsHostname };
-  } catch (error) {
-    if (error instanceof TransportError) throw new CliError(error.message, 2);
-    throw error;
-  }
-}
-
 async function connectTo(
-  target: MigrationUri,
-  tls: ConnectTls | undefined,
+  target: SendTarget,
+  path: string,
   signal: AbortSignal,
 ): Promise<Transport> {
   try {
-    return await connect(target, { signal, tls });
+    return await target.connect(signal);
   } catch (error) {
-    if (signal.aborted) throw signal.reason;
-    if (error instanceof TransportError) throw new CliError(error.message, 1);
-    throw error;
+    if (!(error instanceof TransportError)) throw error;
+    throw new SendFailure({ status: 'failed', error }, path, undefined);
   }
 }
 

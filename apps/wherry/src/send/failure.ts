@@ -30,8 +30,11 @@ export class SendFailure extends CliError {
   readonly report: SendFailureReport;
 
   /** @param log what the destination's log says, from {@link explainLog} */
-  constructor(source: StoredSource, path: string, log: SendFailureReport['log']) {
-    const { error, status } = source;
+  constructor(
+    { error, status }: Pick<StoredSource, 'error' | 'status'>,
+    path: string,
+    log: SendFailureReport['log'],
+  ) {
     const isPaused = status === 'postcopy-paused';
     const diagnosis = diagnosisOf(error);
     const lines = [
