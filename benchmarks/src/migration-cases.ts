@@ -1,12 +1,14 @@
 import { findPeer, isPeer, type Peer } from '../../conformance/peers/peers.ts';
 import { judge, type Measurement, median, summarize } from './measurement.ts';
 import { type Guest, type Host, type MigrationTimes, runMigration } from './migration-run.ts';
-import { startQemu, startRandomQemu, warmMemory } from './qemu-hosts.ts';
+import { startQemu, startRandomQemu } from './qemu-hosts.ts';
 import { checkHandover, startWherryHost } from './wherry-hosts.ts';
 
 const GiB = 2 ** 30;
 const RAM_BYTES = 2 * GiB;
 const RELEASE = '7.2';
+const MULTIFD_CHANNELS = 2;
+const MULTIFD_MARK = 1.5;
 
 /** Whole migrations, each run with new processes on both sides. */
 export interface MigrationCase {
@@ -36,7 +38,7 @@ export function migrationCases(): MigrationCase[] {
   const zero: Guest = { ramBytes: RAM_BYTES, content: 'zero' };
   return [
     besideQemu('random pages', random, [totalTime(3), wallTime]),
-    besideQemu('random pages, warm memory', random, [totalTime()], true),
+    besideQemu('random pages, multifd', random, [totalTime(MULTIFD_MARK)], MULTIFD_CHANNELS),
     besideQemu('random pages, memory touched before', { ...random, preallocated: true }, [
       totalTime(),
     ]),
@@ -49,17 +51,17 @@ function besideQemu(
   title: string,
   guest: Guest,
   compared: readonly Compared[],
-  warm = false,
+  channels = 0,
 ): MigrationCase {
   const name = `${guest.ramBytes / GiB} GiB migration, ${title}`;
-  return { name, measure: (runs) => measureBesideQemu(name, guest, compared, warm, runs) };
+  return { name, measure: (runs) => measureBesideQemu(name, guest, compared, channels, runs) };
 }
 
 async function measureBesideQemu(
   name: string,
   guest: Guest,
   compared: readonly Compared[],
-  warm: boolean,
+  channels: number,
   runs: number,
 ): Promise<Measurement[]> {
   const found = findPeer(RELEASE);
@@ -67,15 +69,10 @@ async function measureBesideQemu(
   const missing = isPeer(found) ? undefined : `no QEMU ${RELEASE}: ${found.missing}`;
   const wherry: MigrationTimes[] = [];
   const qemu: MigrationTimes[] = [];
-  const beforehand = async (): Promise<void> => {
-    if (warm && peer !== undefined) await warmMemory(peer, 1.25 * guest.ramBytes);
-  };
-  if (peer !== undefined || !warm) {
-    const isJudged = compared.some(({ mark }) => mark !== undefined);
-    for (let run = 0; run < (isJudged ? runs : Math.min(runs, 2)); run++) {
-      wherry.push(await migrate(wherryHosts(guest), guest, beforehand));
-      if (peer !== undefined) qemu.push(await migrate(qemuHosts(peer, guest), guest, beforehand));
-    }
+  const isJudged = compared.some(({ mark }) => mark !== undefined);
+  for (let run = 0; run < (isJudged ? runs : Math.min(runs, 2)); run++) {
+    wherry.push(await migrate(wherryHosts(guest), guest, channels));
+    if (peer !== undefined) qemu.push(await migrate(qemuHosts(peer, guest), guest, channels));
   }
   const downtimeOf = (times: readonly MigrationTimes[]): number => median(times.map(downtime.of));
   return compared.map(({ part, of, mark }) => {
@@ -126,19 +123,14 @@ async function checkRuns(_: Host, destination: Host): Promise<void> {
 }
 
 /** Migrates once, checks what came of it, and ends both hosts. */
-export async function migrate(
-  hosts: Hosts,
-  guest: Guest,
-  beforehand: () => Promise<void> = async () => {},
-): Promise<MigrationTimes> {
+export async function migrate(hosts: Hosts, guest: Guest, channels = 0): Promise<MigrationTimes> {
   const started: Host[] = [];
   try {
     const source = await hosts.source();
     started.push(source);
     const destination = await hosts.destination();
     started.push(destination);
-    await beforehand();
-    const times = await runMigration(source, destination);
+    const times = await runMigration(source, destination, channels);
     checkPages(times, guest);
     await hosts.check(source, destination);
     return times;

@@ -39,18 +39,26 @@ export interface MigrationTimes {
 }
 
 /**
- * Migrates a guest over tcp on this machine, as fast as it goes, with a return path and
- * without multifd; the same commands drive every host.
+ * Migrates a guest over tcp on this machine, as fast as it goes, with a return path; the same
+ * commands drive every host.
  *
+ * @param channels of multifd, which is off at 0
  * @throws Error when a side does not complete
  */
-export async function runMigration(source: Host, destination: Host): Promise<MigrationTimes> {
+export async function runMigration(
+  source: Host,
+  destination: Host,
+  channels = 0,
+): Promise<MigrationTimes> {
   const capabilities = [
     { capability: 'events', state: true },
     { capability: 'return-path', state: true },
+    { capability: 'multifd', state: channels > 0 },
   ] as const;
-  await source.qmp.execute('migrate-set-capabilities', { capabilities });
-  await destination.qmp.execute('migrate-set-capabilities', { capabilities });
+  for (const { qmp } of [source, destination]) {
+    await qmp.execute('migrate-set-capabilities', { capabilities });
+    if (channels > 0) await qmp.execute('migrate-set-parameters', { 'multifd-channels': channels });
+  }
   await source.qmp.execute('migrate-set-parameters', { 'max-bandwidth': MAX_BANDWIDTH });
   await destination.qmp.execute('migrate-incoming', { uri: 'tcp:127.0.0.1:0' });
   const uri = `tcp:127.0.0.1:${await portOf(destination)}`;

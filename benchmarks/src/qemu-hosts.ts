@@ -70,21 +70,6 @@ export async function startRandomQemu(peer: Peer, guest: Guest): Promise<Host> {
   }
 }
 
-/**
- * Has the kernel hand out this much memory in huge pages and take it back.
- *
- * In a virtual machine, free memory may have been given back to the real machine; its first use then
- * costs up to ten times as much, most of all in huge pages, which QEMU uses, and whoever comes first
- * pays. After this nobody does, for a second or two.
- */
-export async function warmMemory(peer: Peer, lengthBytes: number): Promise<void> {
-  const warmer = await QemuProcess.start(peer, {
-    ram: `${lengthBytes / 2 ** 20}M`,
-    args: ['-S', ...preallocate(lengthBytes)],
-  });
-  await warmer.close();
-}
-
 function writeRandomFile(path: string, lengthBytes: number): void {
   const file = openSync(path, 'w');
   try {

@@ -5,7 +5,7 @@ import type { RunState } from '@wherry/qmp';
 import { type AddedDevice, addDevices, checkOnlyMigratable } from './added-devices.ts';
 import { type BlockJobEvent, BlockJobs } from './block-jobs.ts';
 import { type BlockOptions, openDisks } from './block-options.ts';
-import { rehearseDevices } from './rehearse-devices.ts';
+import { rehearseMigration } from './rehearse-migration.ts';
 import { SharedRamFiles } from './shared-ram.ts';
 
 /** What a guest tells the outside, by QMP's event names. */
@@ -85,7 +85,7 @@ export class HostGuest {
     let guest: HostGuest;
     try {
       if (options.preallocate === true) for (const block of machine.ram.blocks) block.populate();
-      rehearseDevices(machine.devices);
+      await rehearseMigration(machine.machineType, machine.devices);
       const shared = await SharedRamFiles.open(machine.ram, options.sharedFiles);
       guest = new HostGuest(machine, shared, blocks, options);
     } catch (error) {
