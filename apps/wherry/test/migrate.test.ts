@@ -67,7 +67,13 @@ describe('precopy', () => {
     expect(Object.keys(report.witness)).toEqual([
       ...['writes', 'checks', 'violations', 'first-violations'],
     ]);
-    expect(Object.keys(report.faults)).toEqual(['count', 'total-ms', 'p50-ms', 'p99-ms']);
+    expect(Object.keys(report.faults)).toEqual([
+      'count',
+      'total-ms',
+      'p50-ms',
+      'p99-ms',
+      'histogram',
+    ]);
     expect(report.comparison.blocks.map(({ name }: { name: string }) => name)).toEqual([
       ...['pc.ram', 'hugemem'],
     ]);

@@ -111,6 +111,7 @@ export class OutputChannel {
   /** Sends what was gathered; resolves when the connection has taken all of it. */
   async flush(): Promise<void> {
     await this.#underWay;
+    if (this.frames.length === 0 && this.#jumps.length === 0) return;
     const jumps = this.#jumps;
     this.#jumps = [];
     const bytes = this.frames.finish();

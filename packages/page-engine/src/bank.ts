@@ -9,6 +9,8 @@ export class Bank {
   readonly engine: Engine;
   readonly bytes: Uint8Array;
   readonly u32: Uint32Array;
+  /** For what threads wait at. */
+  readonly i32: Int32Array;
   readonly view: DataView;
 
   private constructor(index: number, plan: BankPlan, memory: WebAssembly.Memory, engine: Engine) {
@@ -19,6 +21,7 @@ export class Bank {
     // A bank never grows, so its views stay valid.
     this.bytes = new Uint8Array(memory.buffer);
     this.u32 = new Uint32Array(memory.buffer);
+    this.i32 = new Int32Array(memory.buffer);
     this.view = new DataView(memory.buffer);
   }
 

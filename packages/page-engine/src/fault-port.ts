@@ -37,7 +37,11 @@ export interface FaultStatistics {
   readonly p50Ms: number;
   readonly p99Ms: number;
   /** Lists the buckets that are not empty; a bucket reaches to at most 1.25 of its start. */
-  readonly histogram: readonly { readonly fromMs: number; readonly count: number }[];
+  readonly histogram: readonly {
+    readonly fromMs: number;
+    readonly toMs: number;
+    readonly count: number;
+  }[];
 }
 
 function bucketStartMs(bucket: number): number {
@@ -52,6 +56,8 @@ export class FaultPort {
   /** The banks whose doorbell is being waited for. */
   readonly #armed = new Set<Bank>();
   readonly #waiters: (() => void)[] = [];
+  /** What ends the waits, too. */
+  #signal: AbortSignal | undefined;
   #touching: Promise<void> = Promise.resolve();
   readonly #outstanding = new Map<string, PageFault>();
 
@@ -61,13 +67,18 @@ export class FaultPort {
   }
 
   /**
-   * Resolves once a vCPU has begun to wait since the last {@link take}, or after {@link ring}.
+   * Resolves once a vCPU has begun to wait since the last {@link take}, or after {@link ring}, or once
+   * `signal` is aborted.
    * @throws PageEngineError NOT_SHARED, UNSUPPORTED_PLATFORM (no Atomics.waitAsync)
    */
-  async wait(): Promise<void> {
+  async wait(signal?: AbortSignal): Promise<void> {
     this.#checkPlatform();
     const { banks } = this.#ram;
-    if (banks.some((bank, i) => doorbell(bank) !== this.#seen[i])) return;
+    if (signal !== undefined && signal !== this.#signal) {
+      this.#signal = signal; // one listener for all its waits: each is on a vCPU's way to its page
+      signal.addEventListener('abort', () => this.ring(), { once: true });
+    }
+    if (signal?.aborted || banks.some((bank, i) => doorbell(bank) !== this.#seen[i])) return;
     const rung = new Promise<void>((resolve) => this.#waiters.push(resolve));
     for (const bank of banks) this.#arm(bank);
     await rung;
@@ -123,7 +134,7 @@ export class FaultPort {
   /** Ends a {@link wait}, for a caller that wants its loop to look around. */
   ring(): void {
     const [bank] = this.#ram.banks;
-    const words = new Int32Array(bank!.memory.buffer);
+    const words = bank!.i32;
     Atomics.add(words, DOORBELL_PTR >> 2, 1);
     Atomics.notify(words, DOORBELL_PTR >> 2);
   }
@@ -200,7 +211,9 @@ export class FaultPort {
       p50Ms: percentile(0.5),
       p99Ms: percentile(0.99),
       histogram: counts.flatMap((n, bucket) =>
-        n === 0 ? [] : [{ fromMs: bucketStartMs(bucket), count: n }],
+        n === 0
+          ? []
+          : [{ fromMs: bucketStartMs(bucket), toMs: bucketStartMs(bucket + 1), count: n }],
       ),
     };
   }
@@ -224,9 +237,8 @@ export class FaultPort {
   #arm(bank: Bank): void {
     if (this.#armed.has(bank)) return;
     this.#armed.add(bank);
-    const words = new Int32Array(bank.memory.buffer);
     const seen = this.#seen[bank.index]! | 0;
-    const { value } = Atomics.waitAsync(words, DOORBELL_PTR >> 2, seen);
+    const { value } = Atomics.waitAsync(bank.i32, DOORBELL_PTR >> 2, seen);
     // "not-equal" comes at once, as a string.
     void Promise.resolve(value).then(() => {
       this.#armed.delete(bank);

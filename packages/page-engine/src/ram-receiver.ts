@@ -215,8 +215,9 @@ export class RamReceiver {
     const zeroPages = bank.getU32(this.#statePtr + RX_ZERO);
     this.#normalPages += normalPages;
     this.#zeroPages += zeroPages;
-    // Where zero pages are among them, memory for what follows might be for nothing.
-    if (normalPages > 7 * zeroPages) {
+    // Where zero pages are among them, memory for what follows might be for nothing; and what follows
+    // the answer to a request comes elsewhere, while a thread more would keep the guest from its page.
+    if (this.#index === 0 && normalPages > 7 * (zeroPages + 1)) {
       tellArrival(this.#ram, bank, bank.getU32(this.#statePtr + RX_LAST));
     }
     this.#xbzrlePages += bank.getU32(this.#statePtr + RX_XBZRLE);

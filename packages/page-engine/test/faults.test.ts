@@ -223,6 +223,25 @@ describe('FaultPort', () => {
     });
   });
 
+  it('ends a wait by its signal, and waits no more behind it', async () => {
+    const ram = await createRam();
+    const first = new AbortController();
+    const wait = ram.faults.wait(first.signal);
+    first.abort();
+    await wait;
+    ram.faults.take();
+    await ram.faults.wait(first.signal);
+    const second = new AbortController();
+    let isOver = false;
+    const next = ram.faults.wait(second.signal).then(() => {
+      isOver = true;
+    });
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    expect(isOver).toBe(false);
+    second.abort();
+    await next;
+  });
+
   it('needs shared memory, as a handle does', async () => {
     const ram = await createRam({ shared: false });
     const notShared = { code: 'NOT_SHARED' };

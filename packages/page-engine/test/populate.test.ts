@@ -1,6 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { afterEach, expect, it, vi } from 'vitest';
-import { GuestRam, RamReceiver } from '../src/index.ts';
+import { GuestRam, type RamChannel, RamReceiver } from '../src/index.ts';
 import { ARRIVAL_PTR } from '../src/layout.ts';
 import { FLAG_CONTINUE, FLAG_PAGE, FLAG_ZERO, feed, join, record } from './migrate.ts';
 
@@ -19,8 +19,14 @@ function createRam(): Promise<GuestRam> {
 
 const residentMib = (): number => process.memoryUsage.rss() / MIB;
 
-/** Receives so many pages from a page on; of each eight the first `zero` are zero pages. */
-function receive(ram: GuestRam, first: number, count: number, zero = 0): void {
+/** Receives so many pages over a channel from a page on; of each eight the first `zero` are zero pages. */
+function receive(
+  ram: GuestRam,
+  first: number,
+  count: number,
+  zero = 0,
+  channel: RamChannel = 'main',
+): void {
   const records = Array.from({ length: count }, (_, i) => {
     const isZero = i % 8 < zero;
     return record((first + i) * 4096, (isZero ? FLAG_ZERO : FLAG_PAGE) | (i && FLAG_CONTINUE), {
@@ -28,7 +34,7 @@ function receive(ram: GuestRam, first: number, count: number, zero = 0): void {
       body: isZero ? Uint8Array.of(0) : CONTENT,
     });
   });
-  feed(new RamReceiver(ram), join(records), [MIB]);
+  feed(new RamReceiver(ram, channel), join(records), [MIB]);
 }
 
 it('gives memory to every page of a block, and changes no byte', async () => {
@@ -59,6 +65,14 @@ it('gives memory to the pages that are about to arrive, and to no more', async (
   receive(ram, 12_000, 64);
   await vi.waitFor(() => expect(residentMib() - before).toBeGreaterThan(24), { timeout: 10_000 });
   expect(ram.blocks[0]!.receivedCount()).toBe(128);
+});
+
+it('does not go ahead of the answer to a request', async () => {
+  const ram = await createRam();
+  receive(ram, 100, 1);
+  receive(ram, 200, 64, 0, 'preempt');
+  expect(ram.banks[0]!.u32[ARRIVAL_PTR >> 2]).toBe(0);
+  expect(ram.blocks[0]!.receivedCount()).toBe(65);
 });
 
 it('does not go ahead of a stream with zero pages in it', async () => {

@@ -32,10 +32,7 @@ export class SocketReader implements ConnectionReader {
     this.#describe = describe;
     this.onread = {
       buffer: () => this.#parking,
-      callback: (count: number) => {
-        this.#arrived(count);
-        return false;
-      },
+      callback: (count: number) => this.#arrived(count),
     };
   }
 
@@ -92,18 +89,20 @@ export class SocketReader implements ConnectionReader {
     return unread;
   }
 
-  #arrived(count: number): void {
+  /** @returns whether to listen on: there is room, and what comes next waits for another wake-up */
+  #arrived(count: number): boolean {
     this.#parkedStart = 0;
     this.#parkedEnd = count;
     const into = this.#into;
     if (into === undefined) {
       this.#onWaiting();
-      return;
+      return false;
     }
     this.#into = undefined;
     let length = this.#take(into);
     if (count === PARKING_BYTES && length < into.length) length += this.#readStraight(into, length);
     this.#resolve(length);
+    return count < PARKING_BYTES && this.#parkedStart === this.#parkedEnd;
   }
 
   #take(into: Uint8Array): number {

@@ -2,6 +2,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, writeFileSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { connect, listen, TransportError } from '../src/index.ts';
 import {
@@ -195,6 +196,38 @@ describe('buffers', () => {
     const [, got] = await Promise.all([send(), readAll(b, new Uint8Array(2 * 1024 * 1024))]);
     expect(ticks).toBeGreaterThanOrEqual(20);
     expect(got.length % (1024 * 1024)).toBe(0);
+  });
+
+  it('keeps what comes while nobody reads, and its end', async () => {
+    const [a, b] = await testPair('tcp:127.0.0.1:0');
+    const into = new Uint8Array(100);
+    await a.write(bytes('one'));
+    expect(await b.read(into)).toBe(3);
+    await a.write(bytes('two'));
+    await sleep(20); // it is at b
+    await a.write(bytes('three'));
+    await a.end();
+    await sleep(20);
+    expect(await b.read(into)).toBe(3);
+    expect(text(into.subarray(0, 3))).toBe('two');
+    expect(text(await readAll(b))).toBe('three');
+  });
+
+  it('reads nothing more into its memory than one buffer while nobody reads', async () => {
+    const [a, b] = await testPair('tcp:127.0.0.1:0');
+    const into = new Uint8Array(1);
+    await a.write(new Uint8Array(1));
+    expect(await b.read(into)).toBe(1);
+    let isWritten = false;
+    const much = a.write(pattern(64 * 1024 * 1024, 3)).then(() => {
+      isWritten = true;
+    });
+    await sleep(50);
+    expect(isWritten).toBe(false);
+    const got = readAll(b);
+    await much;
+    await a.end();
+    expect((await got).equals(pattern(64 * 1024 * 1024, 3))).toBe(true);
   });
 
   it('delivers what came before a reset, then says that the connection is lost', async () => {

@@ -19,7 +19,7 @@ import type { HostSchema } from './host-schema.ts';
 export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSchema> {
   const witnessed = async (report: WitnessReport | Promise<WitnessReport>) => {
     const { pagesOwned, writes, checks, violations, firstViolations } = await report;
-    const { count, totalMs, p50Ms, p99Ms } = host.guest.machine.ram.faults.statistics();
+    const { count, totalMs, p50Ms, p99Ms, histogram } = host.guest.machine.ram.faults.statistics();
     return {
       vcpus: host.guest.machine.ram.vcpus,
       writes,
@@ -27,7 +27,17 @@ export function hostCommands(host: Host, quit: () => void): QmpHandlers<HostSche
       violations,
       'first-violations': firstViolations.map(describeViolation),
       'pages-owned': pagesOwned,
-      faults: { count, 'total-ms': totalMs, 'p50-ms': p50Ms, 'p99-ms': p99Ms },
+      faults: {
+        count,
+        'total-ms': totalMs,
+        'p50-ms': p50Ms,
+        'p99-ms': p99Ms,
+        histogram: histogram.map(({ fromMs, toMs, count }) => ({
+          'from-ms': fromMs,
+          'to-ms': toMs,
+          count,
+        })),
+      },
       'zero-pages-received': host.received.zeroPages,
       'normal-pages-received': host.received.normalPages,
     };

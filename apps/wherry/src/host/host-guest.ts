@@ -185,15 +185,7 @@ export class HostGuest {
       blockers,
       shared: this.#shared,
       faults: {
-        wait: async (signal) => {
-          const ring = (): void => machine.ram.faults.ring();
-          signal.addEventListener('abort', ring, { once: true });
-          try {
-            if (!signal.aborted) await machine.ram.faults.wait();
-          } finally {
-            signal.removeEventListener('abort', ring);
-          }
-        },
+        wait: (signal) => machine.ram.faults.wait(signal),
         take: () => machine.ram.faults.take(),
         waiting: () => machine.ram.faults.waiting(),
         repeat: () => machine.ram.faults.forgetOutstanding(),

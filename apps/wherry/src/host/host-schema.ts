@@ -26,8 +26,15 @@ const ownSchema = {
       },
     },
     WherryFaults: {
-      struct: { count: 'int', 'total-ms': 'number', 'p50-ms': 'number', 'p99-ms': 'number' },
+      struct: {
+        count: 'int',
+        'total-ms': 'number',
+        'p50-ms': 'number',
+        'p99-ms': 'number',
+        histogram: ['WherryFaultBucket'],
+      },
     },
+    WherryFaultBucket: { struct: { 'from-ms': 'number', 'to-ms': 'number', count: 'int' } },
     WherryGuest: {
       struct: {
         vcpus: 'int',
