@@ -12,7 +12,7 @@ export default defineConfig({
     ],
     exclude: ['**/node_modules/**', '**/dist/**'],
     setupFiles: ['tests/property-seed.ts'],
-    testTimeout: 20_000,
+    testTimeout: 60_000, // ends what hangs; two busy cores may take several times as long as idle ones
     hookTimeout: 60_000,
   },
 });

@@ -1,9 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
-import { afterEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { expectGuestRuns, Lab, type RunningHost, SMALL_GUEST, untilStatus } from './processes.ts';
-
-vi.setConfig({ testTimeout: 30_000 });
 
 const lab = new Lab();
 afterEach(() => lab.close());

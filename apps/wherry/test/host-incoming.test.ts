@@ -1,5 +1,5 @@
 import { connect, createServer } from 'node:net';
-import { afterEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import {
   CALM,
   expectGuestRuns,
@@ -10,8 +10,6 @@ import {
   until,
   untilStatus,
 } from './processes.ts';
-
-vi.setConfig({ testTimeout: 60_000 }); // some start many hosts
 
 const lab = new Lab();
 afterEach(() => lab.close());

@@ -1,8 +1,6 @@
 import { readFileSync } from 'node:fs';
-import { afterEach, expect, test, vi } from 'vitest';
+import { afterEach, expect, test } from 'vitest';
 import { Lab } from './processes.ts';
-
-vi.setConfig({ testTimeout: 30_000 });
 
 const lab = new Lab();
 afterEach(() => lab.close());

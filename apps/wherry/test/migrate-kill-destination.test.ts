@@ -1,8 +1,6 @@
-import { afterEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { migrateAndKill, moments, repeat } from './kills.ts';
 import { expectGuestRuns, Lab } from './processes.ts';
-
-vi.setConfig({ testTimeout: 60_000 }); // each repeats an experiment
 
 const lab = new Lab();
 afterEach(() => lab.close());

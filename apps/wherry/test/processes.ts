@@ -152,7 +152,7 @@ export class Lab {
 export async function until(
   isTrue: () => boolean | Promise<boolean>,
   what: string,
-  timeoutMs = 10_000,
+  timeoutMs = 30_000,
 ): Promise<void> {
   const end = performance.now() + timeoutMs;
   while (!(await isTrue())) {

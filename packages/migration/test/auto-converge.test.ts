@@ -64,6 +64,7 @@ describe('a guest that outruns the link', () => {
       ...busy(7),
       capabilities: ['return-path', 'auto-converge'],
       parameters: { 'downtime-limit': 0, 'max-bandwidth': 30_000 },
+      source: { writeEveryMs: 10 },
       cancelAfterMs: 90_000,
     });
     // A round takes 26 s.

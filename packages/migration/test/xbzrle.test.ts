@@ -45,7 +45,7 @@ describe('XBZRLE in a migration', () => {
   });
 
   it('tells nothing of it without the capability', async () => {
-    const outcome = await simulate(busy(7));
+    const outcome = await simulate({ seed: 7, capabilities: ['return-path'] });
     expectMoved(outcome);
     expect(outcome.source.info['xbzrle-cache']).toBeUndefined();
   });
