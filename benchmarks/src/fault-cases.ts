@@ -29,7 +29,7 @@ interface FaultCase {
 /** Lists the cases: a background that is held back, so that the guest waits for most of its pages. */
 export function faultCases(): { readonly name: string; measure(): Promise<Measurement[]> }[] {
   const sizes = [
-    { size: '4 KiB', pageBytes: 4096, ramBytes: 256 * MIB, turns: 10_000 },
+    { size: '4 KiB', pageBytes: 4096, ramBytes: 256 * MIB, turns: 30_000 },
     { size: '2 MiB', pageBytes: 2 * MIB, ramBytes: 1024 * MIB, turns: 300 },
   ];
   return sizes.map(({ size, ...rest }) => {
