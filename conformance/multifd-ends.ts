@@ -99,7 +99,8 @@ export async function sendMultifd(
   for (let id = 0; id < channels; id++) {
     multifd.push(
       new MultifdSendChannel({
-        ...{ ram: guest.ram, id, transport: await connect(uri), uuid: NO_UUID, compression },
+        pages: new PacketPages(guest.ram, id),
+        ...{ id, transport: await connect(uri), uuid: NO_UUID, compression },
         findZeroPages: detection === 'multifd',
         compressor:
           compression === 'none'

@@ -65,6 +65,30 @@ describe('wherry send', () => {
     await expectGuestRuns(host);
   });
 
+  test.each([
+    ['none', []],
+    ['zstd', ['--zero-page-detection', 'legacy']],
+  ])('sends its pages over channels with --multifd, %s', async (compression, args) => {
+    const file = await savedGuest();
+    const host = await lab.host([...CALM, '--incoming', 'defer']);
+    const capabilities = [{ capability: 'multifd', state: true } as const];
+    await host.client.execute('migrate-set-capabilities', { capabilities });
+    const method = compression as 'none' | 'zstd';
+    const parameters = { 'multifd-channels': 3, 'multifd-compression': method };
+    await host.client.execute('migrate-set-parameters', parameters);
+    await host.client.execute('migrate-incoming', { uri: 'tcp:127.0.0.1:0' });
+    const uri = `tcp:127.0.0.1:${await incomingPort(host)}`;
+    const { code, stdout, stderr } = await lab.run([
+      ...['send', file, uri, '--json', '--multifd', '3', '--multifd-compression', compression],
+      ...args,
+    ]);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    const report = JSON.parse(stdout);
+    expect(report.normalPages + report.zeroPages).toBe((24 * 2 ** 20) / 4096);
+    await untilStatus(host, 'completed');
+    await expectGuestRuns(host);
+  });
+
   test('pauses a postcopy whose link is cut, and goes on with it', async () => {
     const file = await savedGuest();
     const [host, uri] = await waiting(true);
@@ -170,6 +194,11 @@ describe('wherry send', () => {
     [['no-such-file', 'tcp:127.0.0.1:1'], 2, 'there is no such file'],
     [['FILE', 'tpc:127.0.0.1:1'], 2, 'A migration URI is not valid'],
     [['FILE', 'exec:cat', '--postcopy'], 2, 'Postcopy needs a connection of two directions'],
+    [['FILE', 'exec:cat', '--multifd', '2'], 2, 'Multifd needs tcp: or unix:'],
+    [['FILE', 'tcp:127.0.0.1:1', '--multifd', '256'], 2, '1 to 255 channels'],
+    [['FILE', 'tcp:127.0.0.1:1', '--multifd-compression', 'zstd'], 2, 'with --multifd'],
+    [['FILE', 'tcp:127.0.0.1:1', '--multifd', '2', '--postcopy'], 2, 'cannot be used with'],
+    [['FILE', 'tcp:127.0.0.1:1', '--multifd', '2', '--uuid', '1'], 2, 'A UUID is written as'],
     [['FILE', 'exec:cat', '--tls-creds', '.'], 2, 'TLS needs tcp: or unix:'],
     [['FILE', 'tcp:127.0.0.1:1', '--tls-creds', '/nowhere'], 2, '/nowhere/ca-cert.pem'],
     [['FILE', 'tcp:127.0.0.1:1', '--tls-hostname', 'x'], 2, '--tls-creds'],

@@ -32,7 +32,9 @@ export {
   type MultifdSent,
   type PacketCompressor,
   type PacketDecompressor,
+  type PacketSource,
   type PacketTarget,
+  type SendList,
 } from './multifd-port.ts';
 export {
   checkMultifdInit,
@@ -49,5 +51,8 @@ export { SourceMigration } from './source.ts';
 export type { DeviceState } from './source-frames.ts';
 export type { OpenChannel, SourceOptions } from './source-options.ts';
 export type { StoredBlock, StoredGuestPort, StoredRange } from './stored-guest-port.ts';
+export type { StoredChannels } from './stored-multifd.ts';
+export { StoredPackets } from './stored-packets.ts';
+export type { StoredList } from './stored-pages.ts';
 export { type StoredProgress, StoredSource, type StoredSourceOptions } from './stored-source.ts';
 export { notSeekable, type SeekableFile, type Transport } from './transport.ts';

@@ -16,13 +16,19 @@ export interface MultifdReceived extends PacketCounts {
   readonly ended: boolean;
 }
 
+/** Pages for a channel to send: of a guest memory, or of a guest in a file. */
+export interface SendList {
+  /** Counts target pages. */
+  readonly pages: number;
+}
+
 /**
  * A source's multifd channel, wherever its socket and thread are. Calls are served in their order; a
  * failure rejects them all with a MigrationError that names the channel.
  */
-export interface MultifdSendPort {
+export interface MultifdSendPort<List extends SendList = PageList> {
   /** Sends the pages of a list in packets; the first is `packetNum`. Resolves when the list is free. */
-  send(list: PageList, packetNum: number): Promise<MultifdSent>;
+  send(list: List, packetNum: number): Promise<MultifdSent>;
   /** Sends a SYNC packet. @returns its bytes */
   sync(packetNum: number): Promise<number>;
   /** Ends the connection after what was sent; resolves when the channel uses nothing any more. */
@@ -60,6 +66,22 @@ export interface PacketDecompressor {
    */
   decompress(bytes: Uint8Array, into: Uint8Array): Promise<number>;
   close(): void;
+}
+
+/** Where one channel's packets come from: `PacketPages` of a guest memory is one. */
+export interface PacketSource<List extends SendList> {
+  /** Counts the target pages that a packet has room for. */
+  readonly pagesPerPacket: number;
+  /** Name of the RAM block whose pages were put into the packet. */
+  readonly blockName: string;
+  /** The packet's head: 320 bytes of fields, then a be64 offset for each page that there is room for. */
+  readonly head: Uint8Array;
+  /** Gives where a head without pages is to be put. */
+  startHead(): Uint8Array;
+  /** Names the pages of a list from `from` on in a head whose other bytes are zero. */
+  fill(list: List, from: number, findZeroPages: boolean): PacketCounts;
+  /** Views the content of the packet. @param copied whether it must stand still */
+  content(copied: boolean): Uint8Array;
 }
 
 /** A RAM block, as far as a packet needs it. */

@@ -1,4 +1,4 @@
-import { type GuestRam, PAGES_PER_PACKET, PacketPages, type PageList } from '@wherry/page-engine';
+import type { PageList } from '@wherry/page-engine';
 import { encodeMultifdInit, MultifdFlag, putMultifdHead } from '@wherry/stream';
 import { MigrationError } from './migration-error.ts';
 import type {
@@ -6,6 +6,8 @@ import type {
   MultifdSendPort,
   MultifdSent,
   PacketCompressor,
+  PacketSource,
+  SendList,
 } from './multifd-port.ts';
 import type { Transport } from './transport.ts';
 
@@ -27,8 +29,8 @@ export function channelLost(id: number, cause: unknown): MigrationError {
 }
 
 /** What a {@link MultifdSendChannel} needs. */
-export interface MultifdSendOptions {
-  readonly ram: GuestRam;
+export interface MultifdSendOptions<List extends SendList = PageList> {
+  readonly pages: PacketSource<List>;
   readonly id: number;
   /** A connection to the destination's address, owned by the channel from now on. */
   readonly transport: Transport;
@@ -46,24 +48,25 @@ export interface MultifdSendOptions {
  *
  * @see multifd_send_thread in QEMU's migration/multifd.c
  */
-export class MultifdSendChannel implements MultifdSendPort {
-  readonly #options: MultifdSendOptions;
-  readonly #pages: PacketPages;
+export class MultifdSendChannel<List extends SendList = PageList> implements MultifdSendPort<List> {
+  readonly #options: MultifdSendOptions<List>;
+  readonly #pages: PacketSource<List>;
   #underWay: Promise<unknown>;
 
   /** Begins the channel: its first packet is on its way. */
-  constructor(options: MultifdSendOptions) {
+  constructor(options: MultifdSendOptions<List>) {
     this.#options = options;
-    this.#pages = new PacketPages(options.ram, options.id);
+    this.#pages = options.pages;
     this.#underWay = this.#write(encodeMultifdInit(options.id, options.uuid));
     this.#underWay.catch(() => {}); // the next call reports it
   }
 
-  send(list: PageList, packetNum: number): Promise<MultifdSent> {
+  send(list: List, packetNum: number): Promise<MultifdSent> {
     return this.#inOrder(async () => {
       const sent = { bytes: 0, normalPages: 0, zeroPages: 0 };
-      for (let from = 0; from < list.pages; from += PAGES_PER_PACKET) {
-        const packet = await this.#sendPacket(list, from, packetNum + from / PAGES_PER_PACKET);
+      const { pagesPerPacket } = this.#pages;
+      for (let from = 0; from < list.pages; from += pagesPerPacket) {
+        const packet = await this.#sendPacket(list, from, packetNum + from / pagesPerPacket);
         sent.bytes += packet.bytes;
         sent.normalPages += packet.normalPages;
         sent.zeroPages += packet.zeroPages;
@@ -101,8 +104,8 @@ export class MultifdSendChannel implements MultifdSendPort {
     this.#options.compressor?.close();
   }
 
-  async #sendPacket(list: PageList, from: number, packetNum: number): Promise<MultifdSent> {
-    const { ram, compression, compressor, findZeroPages } = this.#options;
+  async #sendPacket(list: List, from: number, packetNum: number): Promise<MultifdSent> {
+    const { compression, compressor, findZeroPages } = this.#options;
     const { normalPages, zeroPages } = this.#pages.fill(list, from, findZeroPages);
     let content = new Uint8Array(0);
     if (normalPages > 0) {
@@ -111,15 +114,15 @@ export class MultifdSendChannel implements MultifdSendPort {
         content = (await compressor.compress(content)) as Uint8Array<ArrayBuffer>;
       }
     }
-    const { head } = this.#pages;
+    const { head, blockName: block, pagesPerPacket: pagesAlloc } = this.#pages;
     putMultifdHead(head, {
       flags: COMPRESSION_FLAGS[compression],
-      pagesAlloc: PAGES_PER_PACKET,
+      pagesAlloc,
       normalPages,
       contentBytes: content.length,
       packetNum: BigInt(packetNum),
       zeroPages,
-      block: ram.blocks[list.block]!.name,
+      block,
     });
     await this.#write(head);
     if (content.length > 0) await this.#write(content);

@@ -1,17 +1,21 @@
 import { PAGES_PER_PACKET, type PageList } from '@wherry/page-engine';
-import type { MultifdSendPort, MultifdSent } from './multifd-port.ts';
-import type { SourceFrames } from './source-frames.ts';
+import type { MultifdSendPort, MultifdSent, SendList } from './multifd-port.ts';
 
 /** Lists that a channel may have before it: one is sent while the next is made. */
 const LISTS_PER_CHANNEL = 2;
 
+/** What marks in the main stream that the destination is to wait for the channels. */
+interface MarkedFrames {
+  multifdFlush(): void;
+}
+
 /** What {@link MultifdSource} needs. */
-export interface MultifdSourceOptions {
-  readonly channels: readonly MultifdSendPort[];
+export interface MultifdSourceOptions<List extends SendList> {
+  readonly channels: readonly MultifdSendPort<List>[];
   /** Whether each section of RAM ends with a SYNC on each channel, rather than each round. */
   readonly flushAfterEachSection: boolean;
   /** Takes a list back. */
-  readonly onListFree: (list: PageList) => void;
+  readonly onListFree: (list: List) => void;
   /** Told what a channel has sent. */
   readonly onSent: (sent: MultifdSent) => void;
 }
@@ -22,8 +26,8 @@ export interface MultifdSourceOptions {
  *
  * @see multifd_send, multifd_ram_flush_and_sync in QEMU's migration/multifd.c and multifd-nocomp.c
  */
-export class MultifdSource {
-  readonly #options: MultifdSourceOptions;
+export class MultifdSource<List extends SendList = PageList> {
+  readonly #options: MultifdSourceOptions<List>;
   readonly #lists: number[];
   readonly #sent = { bytes: 0, normalPages: 0, zeroPages: 0 };
   #underWay = new Set<Promise<void>>();
@@ -33,7 +37,7 @@ export class MultifdSource {
   /** Whether nothing was sent since the last SYNC. */
   #isSynced = false;
 
-  constructor(options: MultifdSourceOptions) {
+  constructor(options: MultifdSourceOptions<List>) {
     this.#options = options;
     this.#lists = options.channels.map(() => 0);
   }
@@ -58,7 +62,7 @@ export class MultifdSource {
   }
 
   /** Gives a list to the channel that has least to do, in turns; it is free again once it was sent. */
-  send(list: PageList): void {
+  send(list: List): void {
     const { channels, onListFree, onSent } = this.#options;
     const least = Math.min(...this.#lists);
     while (this.#lists[this.#next % channels.length] !== least) this.#next += 1;
@@ -91,14 +95,14 @@ export class MultifdSource {
   }
 
   /** Has the destination wait for all that was sent: a page of the next round must not be overtaken. */
-  async endRound(frames: SourceFrames): Promise<void> {
+  async endRound(frames: MarkedFrames): Promise<void> {
     if (!this.marksRounds) return;
     await this.sync();
     frames.multifdFlush();
   }
 
   /** Ends a section of RAM, before its end mark. */
-  async endSection(frames: SourceFrames, isLast: boolean): Promise<void> {
+  async endSection(frames: MarkedFrames, isLast: boolean): Promise<void> {
     if (!this.marksRounds) await this.sync();
     else if (isLast && !this.#isSynced) await this.endRound(frames);
   }

@@ -30,6 +30,16 @@ export interface PageChunk extends Chunk {
   readonly pages: number;
 }
 
+/** Pages of one RAM block for a packet. */
+export interface StoredList {
+  /** Index of the RAM block. */
+  readonly block: number;
+  /** How many of `numbers` are meant. */
+  readonly pages: number;
+  /** Target pages, ascending. */
+  readonly numbers: Uint32Array;
+}
+
 /**
  * Encodes the pages of a guest in a file as records: requested host pages first, then the rest in the order
  * of memory, from behind the last request on. Each host page goes out once, whole and in one piece.
@@ -192,6 +202,45 @@ export class StoredPages {
       bytes: buffer.subarray(0, length),
       pages,
       release: () => void this.#free.push(buffer),
+    };
+  }
+
+  /**
+   * Lists the next pages, of one block, for a packet.
+   *
+   * @param withZeroRecords whether zero pages become records, rather than part of the list
+   */
+  nextList(
+    maxPages: number,
+    withZeroRecords: boolean,
+  ): { readonly list: StoredList | undefined; readonly chunk: PageChunk | undefined } {
+    const numbers = new Uint32Array(maxPages);
+    const buffer = this.#free.pop()!;
+    const room = buffer.length - this.#guest.targetPageBytes - MAX_HEAD_BYTES;
+    let [block, pages, zeros, length] = [0, 0, 0, 0];
+    while (pages < maxPages && length <= room) {
+      this.#current ??= this.#take(maxPages);
+      const current = this.#current;
+      if (current === undefined) break;
+      if (pages > 0 && current.block.index !== block) break;
+      block = current.block.index;
+      const run = this.#guest.ram.runLength(block, current.page, current.end - current.page);
+      if (withZeroRecords && run < 0) {
+        const before = current.page;
+        length = this.#encode(current, -run, buffer, length);
+        zeros += current.page - before;
+      } else {
+        const count = Math.min(Math.abs(run), maxPages - pages);
+        for (let i = 0; i < count; i++) numbers[pages++] = current.page++;
+      }
+      if (current.page === current.end) this.#current = undefined;
+    }
+    this.#owedPages -= pages + zeros;
+    const release = (): void => void this.#free.push(buffer);
+    if (zeros === 0) release();
+    return {
+      list: pages === 0 ? undefined : { block, pages, numbers },
+      chunk: zeros === 0 ? undefined : { bytes: buffer.subarray(0, length), pages: zeros, release },
     };
   }
 

@@ -19,6 +19,7 @@ import type { MigrationStatus } from './migration-info.ts';
 import { SourceConnection, unexpected } from './source-connection.ts';
 import { recvBitmapBytes, SourceRecovery } from './source-recovery.ts';
 import type { StoredGuestPort, StoredRange } from './stored-guest-port.ts';
+import { BEGIN_MS, noBegin, type StoredChannels, StoredMultifd } from './stored-multifd.ts';
 import { StoredPages } from './stored-pages.ts';
 import type { Transport } from './transport.ts';
 
@@ -52,6 +53,8 @@ export interface StoredSourceOptions {
   readonly postcopy: boolean;
   /** Tells a block's host page size at the destination; postcopy alone needs it. */
   readonly hostPageBytes?: (block: string) => number;
+  /** With the capability `multifd`, in precopy: what the pages go through. */
+  readonly multifd?: StoredChannels;
   readonly onStatus?: (status: MigrationStatus) => void;
 }
 
@@ -83,6 +86,7 @@ export class StoredSource {
   readonly #options: StoredSourceOptions;
   readonly #connection: SourceConnection;
   readonly #pages: StoredPages;
+  readonly #multifd: StoredMultifd | undefined;
   readonly #recovery: SourceRecovery<{ readonly name: string; readonly pageCount: number }>;
   #status: MigrationStatus = 'none';
   #error: Error | undefined;
@@ -102,13 +106,15 @@ export class StoredSource {
   /** @throws MigrationError `PAGE_SIZE_MISMATCH` */
   constructor(options: StoredSourceOptions) {
     this.#options = options;
-    const { guest, postcopy, hostPageBytes } = options;
+    const { guest, postcopy, hostPageBytes, multifd } = options;
     const pageBytes = (postcopy ? hostPageBytes : undefined) ?? (() => guest.targetPageBytes);
     this.#pages = new StoredPages(guest, pageBytes);
     this.#recovery = new SourceRecovery(this.#pages, this.#pages);
     this.#connection = new SourceConnection(options.transport);
-    const { signal } = this.#connection;
+    const { signal, output } = this.#connection;
+    this.#multifd = multifd && new StoredMultifd(guest, this.#pages, multifd, output);
     signal.addEventListener('abort', () => {
+      void this.#multifd?.destroy(signal.reason);
       this.#wake.resolve();
       this.#awaited?.answered();
     });
@@ -123,14 +129,19 @@ export class StoredSource {
   }
   get progress(): StoredProgress {
     const { zeroPages, normalPages, owedPages } = this.#pages;
+    const packets = this.#multifd?.sent ?? { bytes: 0, zeroPages: 0, normalPages: 0 };
     return {
       status: this.#status,
-      streamBytes: this.#connection.output.bytes,
-      zeroPages,
-      normalPages,
+      streamBytes: this.#bytes,
+      zeroPages: zeroPages + packets.zeroPages,
+      normalPages: normalPages + packets.normalPages,
       owedPages,
       requests: this.#requests,
     };
+  }
+
+  get #bytes(): number {
+    return this.#connection.output.bytes + (this.#multifd?.sent.bytes ?? 0);
   }
 
   /** Ends it with a reason: a precopy fails, a postcopy whose guest may run is paused. */
@@ -180,6 +191,7 @@ export class StoredSource {
 
   async #fail(thrown: Error, replies: Promise<void> | undefined): Promise<void> {
     await this.#connection.close(thrown);
+    await this.#multifd?.destroy(thrown);
     await replies;
     const { shut, signal } = this.#connection;
     const cause: Error = signal.reason ?? thrown;
@@ -200,7 +212,8 @@ export class StoredSource {
     if (guest.configuration !== undefined) writeConfiguration(output.frames, guest.configuration);
     if (returnPath || postcopy) {
       this.#command({ name: 'open-return-path' });
-      this.#command({ name: 'ping', value: PING.begin });
+      if (this.#multifd === undefined) this.#command({ name: 'ping', value: PING.begin });
+      else await this.#awaitBegin();
     }
     if (postcopy) {
       const sizes = guest.blocks.map(({ name }) => this.#hostPageBytes(name));
@@ -217,6 +230,7 @@ export class StoredSource {
       return { name, usedBytes, ...(isStated ? { pageBytes } : {}) };
     });
     writeRamList(output.frames, entries);
+    await this.#multifd?.start();
     this.#ramEnd();
     await this.#copy(guest.beforePages);
     await output.flush();
@@ -233,15 +247,19 @@ export class StoredSource {
     const { output } = this.#connection;
     const { guest, clock } = this.#options;
     while (this.#pages.owedPages > 0) {
-      const until = output.bytes + PART_BYTES;
+      const until = this.#bytes + PART_BYTES;
       this.#ramHead('part');
-      while (output.bytes < until && (await this.#sendPages(Number.POSITIVE_INFINITY)) > 0) {
+      while (this.#bytes < until && this.#pages.owedPages > 0) {
+        if (this.#multifd === undefined) await this.#sendPages(Number.POSITIVE_INFINITY);
+        else await this.#multifd.sendNext();
         await clock.yield(); // writes that succeed at once would keep everything else waiting
       }
+      await this.#multifd?.endSection(false);
       this.#ramEnd();
     }
     if (guest.announcesSwitchover) this.#command({ name: 'switchover-start' });
     this.#ramHead('end');
+    await this.#multifd?.endSection(true);
     this.#ramEnd();
     await this.#copy(guest.behindPages);
     // Whoever does not load the devices says so here, while it surely has no guest.
@@ -252,6 +270,7 @@ export class StoredSource {
     output.frames.u8(SectionType.eof);
     if (guest.vmdesc !== undefined) await this.#copy([guest.vmdesc]);
     await output.flush();
+    await this.#multifd?.end();
   }
 
   /** Hands the guest over, then sends its pages. */
@@ -305,6 +324,20 @@ export class StoredSource {
     this.#ramEnd();
     output.frames.u8(SectionType.eof);
     await output.flush();
+  }
+
+  /** Waits for the first answer: a destination says nothing before it has all the channels that it expects. */
+  async #awaitBegin(): Promise<void> {
+    const given = new AbortController();
+    this.#options.clock.sleep(BEGIN_MS, given.signal).then(
+      () => this.stopWith(noBegin()),
+      () => {},
+    );
+    try {
+      await this.#answerTo(PING.begin);
+    } finally {
+      given.abort();
+    }
   }
 
   /** Pings the destination, and waits until it has read so far. */

@@ -1,4 +1,4 @@
-import type { RamBlockSpec } from '@wherry/page-engine';
+import { PacketPages, type RamBlockSpec } from '@wherry/page-engine';
 import { expect } from 'vitest';
 import {
   type Capability,
@@ -127,7 +127,8 @@ export async function simulate(scenario: Scenario): Promise<Outcome> {
   const sendPorts = links?.map(
     ([transport], id) =>
       new MultifdSendChannel({
-        ...{ ram: sourceGuest.ram, id, transport, uuid: ZERO_UUID, compression: 'none' },
+        pages: new PacketPages(sourceGuest.ram, id),
+        ...{ id, transport, uuid: ZERO_UUID, compression: 'none' },
         findZeroPages: detection === 'multifd',
       }),
   );

@@ -33,6 +33,7 @@ export interface PacketCounts {
  * @see QEMU migration/multifd-nocomp.c, migration/multifd-zero-page.c
  */
 export class PacketPages {
+  readonly pagesPerPacket: number = PAGES_PER_PACKET;
   readonly #ram: GuestRam;
   readonly #channel: number;
   /** The bank in which the packet's offsets and content are. */
@@ -63,6 +64,11 @@ export class PacketPages {
   /** Finds a RAM block by its name. */
   block(name: string): RamBlock | undefined {
     return this.#ram.block(name);
+  }
+
+  /** Name of the RAM block of the packet. */
+  get blockName(): string {
+    return this.#block.name;
   }
 
   /** Names of all RAM blocks. */

@@ -27,7 +27,8 @@ async function openChannel(init: ChannelInit): Promise<MultifdSendPort | Multifd
     const compressor =
       compression === 'none' ? undefined : createPacketCompressor({ method: compression, level });
     return new MultifdSendChannel({
-      ...{ ram, id, transport, uuid, findZeroPages, compression, compressor },
+      pages: new PacketPages(ram, id),
+      ...{ id, transport, uuid, findZeroPages, compression, compressor },
     });
   }
   const transport = withPrefix(await connect({ kind: 'fd', fd: init.fd }), init.unread);

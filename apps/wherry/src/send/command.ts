@@ -1,17 +1,31 @@
-import { MigrationError, StoredSource, type Transport } from '@wherry/migration';
+import {
+  MigrationError,
+  MULTIFD_COMPRESSIONS,
+  type StoredChannels,
+  type StoredGuestPort,
+  StoredSource,
+  type Transport,
+} from '@wherry/migration';
 import { TransportError } from '@wherry/transport';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { CliError } from '../cli-error.ts';
 import { escapeControls } from '../inspect/output.ts';
 import { openStoredGuest } from '../stored/open-guest.ts';
 import { TransferProgress } from '../stored/transfer-progress.ts';
 import { wallClock } from '../wall-clock.ts';
+import {
+  type ChannelOptions,
+  checkChannels,
+  openChannels,
+  parseChannelCount,
+  parseUuid,
+} from './channels.ts';
 import { explainLog, SendFailure } from './failure.ts';
 import { addPageSize, checkPageSizes, type PageSizes } from './page-sizes.ts';
 import { formatSendReport, type SendReport } from './report.ts';
 import { SendTarget, type TargetOptions } from './target.ts';
 
-interface SendOptions extends TargetOptions {
+interface SendOptions extends TargetOptions, ChannelOptions {
   readonly postcopy?: boolean;
   readonly recover?: boolean;
   readonly pageSize?: PageSizes;
@@ -40,6 +54,23 @@ export function sendCommand(): Command {
       'host pages of a RAM block at the destination, as pc.ram=2M; for postcopy; repeatable',
       addPageSize,
     )
+    .addOption(
+      new Option('--multifd <channels>', 'multifd, with as many channels as the destination has')
+        .argParser(parseChannelCount)
+        .conflicts(['postcopy', 'recover']),
+    )
+    .addOption(
+      new Option('--multifd-compression <method>', 'as at the destination')
+        .choices(MULTIFD_COMPRESSIONS)
+        .default('none'),
+    )
+    .addOption(
+      new Option(
+        '--zero-page-detection <place>',
+        'where zero pages go with multifd; as the machine type has it unless told',
+      ).choices(['legacy', 'multifd']),
+    )
+    .option('--uuid <uuid>', 'UUID of the guest, which multifd compares', parseUuid)
     .option('--tls-creds <dir>', 'speak TLS: the folder of QEMU’s tls-creds-x509 or tls-creds-psk')
     .option('--tls-hostname <name>', 'the name in QEMU’s certificate, where the URI has another')
     .option('--log <file>', 'QEMU’s log at the destination, to say why it refuses')
@@ -77,7 +108,7 @@ async function send(path: string, uri: string, options: SendOptions): Promise<vo
   const indexMs = performance.now() - startMs;
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
   try {
-    const transport = await connectTo(target, path, interrupt.signal);
+    const { transport, multifd } = await connectTo(target, guest, options, path, interrupt.signal);
     const times = { indexMs, handedOverMs: undefined as number | undefined };
     const stored = new StoredSource({
       guest,
@@ -85,6 +116,7 @@ async function send(path: string, uri: string, options: SendOptions): Promise<vo
       clock: wallClock,
       returnPath: target.hasReturnPath,
       postcopy: isPostcopy(options),
+      ...(multifd === undefined ? {} : { multifd }),
       hostPageBytes: (block) => pageSizes.get(block) ?? guest.targetPageBytes,
       onStatus: (status) => {
         if (status === 'postcopy-active') times.handedOverMs ??= performance.now() - startMs;
@@ -135,6 +167,7 @@ async function send(path: string, uri: string, options: SendOptions): Promise<vo
 /** Reads where to send, and says at once what cannot be done there. @throws CliError 2 */
 async function targetOf(uri: string, options: SendOptions): Promise<SendTarget> {
   const target = await SendTarget.of(uri, options);
+  checkChannels(target, options);
   if (isPostcopy(options) && !target.hasReturnPath) {
     throw new CliError(
       `Postcopy needs a connection of two directions: tcp:, unix:, or fd: of a socket, not ${uri}`,
@@ -144,15 +177,27 @@ async function targetOf(uri: string, options: SendOptions): Promise<SendTarget> 
   return target;
 }
 
+/** The connections to a destination. */
+interface Connections {
+  readonly transport: Transport;
+  readonly multifd: StoredChannels | undefined;
+}
+
 async function connectTo(
   target: SendTarget,
+  guest: StoredGuestPort,
+  options: ChannelOptions,
   path: string,
   signal: AbortSignal,
-): Promise<Transport> {
+): Promise<Connections> {
+  let transport: Transport | undefined;
   try {
-    return await target.connect(signal);
+    transport = await target.connect(signal); // releases before 8.0 take the first for the main one
+    return { transport, multifd: await openChannels(target, guest, options, signal) };
   } catch (error) {
-    if (!(error instanceof TransportError)) throw error;
+    transport?.destroy(error as Error);
+    const isRefused = error instanceof TransportError || error instanceof MigrationError;
+    if (!isRefused) throw error;
     throw new SendFailure({ status: 'failed', error }, path, undefined);
   }
 }
