@@ -374,6 +374,7 @@ describe.skipIf(!room)(`12: pages of 1 GiB, a guest of 2 GiB${why}`, () => {
     const status = readFileSync(`/proc/${destination.process.child.pid}/status`, 'utf8');
     const peakKiB = Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1]);
     const { 'normal-pages-received': pages } = await destination.client.execute('x-wherry-guest');
-    expect(peakKiB - 4 * Number(pages)).toBeLessThan(256 * 1024); // no second GiB
+    // No second GiB; zero pages that the guest has touched meanwhile are memory too.
+    expect(peakKiB - 4 * Number(pages)).toBeLessThan(512 * 1024);
   });
 });
