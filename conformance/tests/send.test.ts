@@ -3,7 +3,7 @@ import { renameSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { QmpClient } from '@wherry/qmp';
+import { type MigrationCapability, QmpClient } from '@wherry/qmp';
 import { describe, expect } from 'vitest';
 import { HugePages } from '../huge-pages.ts';
 import { peerTest } from '../peer-test.ts';
@@ -23,12 +23,15 @@ async function waiting(
   peer: Peer,
   postcopy: boolean,
   further: readonly string[] = [],
+  preempt = false,
 ): Promise<QemuProcess> {
   const destination = await QemuProcess.start(peer, {
     args: [...args, ...further],
     incoming: 'defer',
   });
-  await destination.listen('unix:in.sock', postcopy ? { capabilities: ['postcopy-ram'] } : {});
+  const capabilities: MigrationCapability[] = postcopy ? ['postcopy-ram'] : [];
+  if (preempt) capabilities.push('postcopy-preempt');
+  await destination.listen('unix:in.sock', { capabilities });
   return destination;
 }
 
@@ -53,51 +56,57 @@ describe.each(releases)('wherry send to %s', (release) => {
     }
   }
 
-  peerTest(release, 'a postcopy whose link is cut goes on out of the file', async (peer) => {
-    await using source = await QemuProcess.start(peer, { args });
-    const file = await save(source, 'stream');
-    // While its guest waits for a page, a destination may answer to nothing but out-of-band commands.
-    const second = ['-qmp', 'unix:second.sock,server=on,wait=off'];
-    await using destination = await waiting(peer, true, second);
-    const path = (name: string): string => join(destination.directory, name);
-    const qmp = await QmpClient.connect(await connectQmpSocket(path('second.sock')), {
-      enable: ['oob'],
-    });
-    let sent = 0;
-    const link = createServer((near) => {
-      const far = connect(path('in.sock'));
-      far.on('error', () => near.destroy()).pipe(near);
-      near
-        .on('error', () => far.destroy())
-        .on('data', (bytes) => {
-          sent += bytes.length;
-          far.write(bytes);
-          if (sent < 400_000) return;
-          near.destroy();
-          far.destroy();
+  for (const preempt of release === '5.2' ? [[]] : [[], ['--preempt']]) {
+    peerTest(
+      release,
+      `${['a postcopy', ...preempt].join(' ')} whose link is cut goes on out of the file`,
+      async (peer) => {
+        await using source = await QemuProcess.start(peer, { args });
+        const file = await save(source, 'stream');
+        // While its guest waits for a page, a destination may answer to nothing but out-of-band commands.
+        const second = ['-qmp', 'unix:second.sock,server=on,wait=off'];
+        await using destination = await waiting(peer, true, second, preempt.length > 0);
+        const path = (name: string): string => join(destination.directory, name);
+        const qmp = await QmpClient.connect(await connectQmpSocket(path('second.sock')), {
+          enable: ['oob'],
         });
-    });
-    await once(link.listen(path('link.sock')), 'listening');
-    const cut = await send(file, `unix:${path('link.sock')}`, '--postcopy');
-    link.close();
-    expect(cut.exitCode, cut.stderr).toBe(3);
-    const uri = 'unix:again.sock';
-    // A destination takes its time to notice the break.
-    for (let attempt = 1; ; attempt++) {
-      try {
-        await qmp.execute('migrate-recover', { uri }, { oob: true });
-        break;
-      } catch (error) {
-        if (attempt === 100) throw error;
-        await sleep(50);
-      }
-    }
-    qmp.close();
-    const again = await send(file, `unix:${path('again.sock')}`, '--recover');
-    expect({ ...again, stdout: '' }).toEqual({ exitCode: 0, stdout: '', stderr: '' });
-    await destination.waitForMigration();
-    await expectGoesOn(source, destination);
-  });
+        let sent = 0;
+        const link = createServer((near) => {
+          const far = connect(path('in.sock'));
+          far.on('error', () => near.destroy()).pipe(near);
+          near
+            .on('error', () => far.destroy())
+            .on('data', (bytes) => {
+              sent += bytes.length;
+              far.write(bytes);
+              if (sent < 400_000) return;
+              near.destroy();
+              far.destroy();
+            });
+        });
+        await once(link.listen(path('link.sock')), 'listening');
+        const cut = await send(file, `unix:${path('link.sock')}`, '--postcopy', ...preempt);
+        link.close();
+        expect(cut.exitCode, cut.stderr).toBe(3);
+        const uri = 'unix:again.sock';
+        // A destination takes its time to notice the break.
+        for (let attempt = 1; ; attempt++) {
+          try {
+            await qmp.execute('migrate-recover', { uri }, { oob: true });
+            break;
+          } catch (error) {
+            if (attempt === 100) throw error;
+            await sleep(50);
+          }
+        }
+        qmp.close();
+        const again = await send(file, `unix:${path('again.sock')}`, '--recover', ...preempt);
+        expect({ ...again, stdout: '' }).toEqual({ exitCode: 0, stdout: '', stderr: '' });
+        await destination.waitForMigration();
+        await expectGoesOn(source, destination);
+      },
+    );
+  }
 
   peerTest(release, 'pages that the guest waits for come before the others', async (peer) => {
     const rangeStart = 200 * 2 ** 20;

@@ -65,6 +65,23 @@ describe('wherry send', () => {
     await expectGuestRuns(host);
   });
 
+  test('answers requests over a connection of their own with --preempt', async () => {
+    const file = await savedGuest();
+    const host = await lab.host([...CALM, '--incoming', 'defer']);
+    await enablePostcopy(host);
+    const capabilities = [{ capability: 'postcopy-preempt', state: true } as const];
+    await host.client.execute('migrate-set-capabilities', { capabilities });
+    await host.client.execute('migrate-incoming', { uri: 'tcp:127.0.0.1:0' });
+    const uri = `tcp:127.0.0.1:${await incomingPort(host)}`;
+    const argv = ['send', file, uri, '--postcopy', '--preempt', '--page-size=hugemem=2M', '--json'];
+    const { code, stdout, stderr } = await lab.run(argv);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    const report = JSON.parse(stdout);
+    expect(report.normalPages + report.zeroPages).toBe((24 * 2 ** 20) / 4096);
+    await untilStatus(host, 'completed');
+    await expectGuestRuns(host);
+  });
+
   test.each([
     ['none', []],
     ['zstd', ['--zero-page-detection', 'legacy']],
@@ -194,6 +211,7 @@ describe('wherry send', () => {
     [['no-such-file', 'tcp:127.0.0.1:1'], 2, 'there is no such file'],
     [['FILE', 'tpc:127.0.0.1:1'], 2, 'A migration URI is not valid'],
     [['FILE', 'exec:cat', '--postcopy'], 2, 'Postcopy needs a connection of two directions'],
+    [['FILE', 'tcp:127.0.0.1:1', '--preempt'], 2, '--preempt is for --postcopy'],
     [['FILE', 'exec:cat', '--multifd', '2'], 2, 'Multifd needs tcp: or unix:'],
     [['FILE', 'tcp:127.0.0.1:1', '--multifd', '256'], 2, '1 to 255 channels'],
     [['FILE', 'tcp:127.0.0.1:1', '--multifd-compression', 'zstd'], 2, 'with --multifd'],

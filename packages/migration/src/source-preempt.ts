@@ -1,6 +1,5 @@
-import type { RamSender } from '@wherry/page-engine';
 import { RamFlag, writeRamWord } from '@wherry/stream';
-import { OutputChannel } from './channels.ts';
+import { type Chunk, OutputChannel } from './channels.ts';
 import { MigrationError } from './migration-error.ts';
 import type { OpenChannel } from './source-options.ts';
 import type { Transport } from './transport.ts';
@@ -16,9 +15,17 @@ export function hasEarlyPreempt(machineType: string): boolean {
   return major !== undefined && Number(major) + Number(minor) / 100 < 8;
 }
 
+/** What answers requests: `RamSender` of a guest memory is one. */
+export interface RequestedChunks {
+  /** Whether there are requests that could not be answered yet. */
+  readonly hasRequests: boolean;
+  /** Encodes the next requested pages for a channel of their own. */
+  nextRequested(): Chunk | undefined;
+}
+
 /** What {@link SourcePreempt} needs. */
 export interface SourcePreemptOptions {
-  readonly sender: RamSender;
+  readonly sender: RequestedChunks;
   /** Opens a connection more to where the main one goes. */
   readonly open: OpenChannel | undefined;
   /** Called when a host page is requested that the main channel is inside of. */
@@ -40,6 +47,8 @@ export class SourcePreempt {
   #connecting: Promise<void> | undefined;
   #transport: Transport | undefined;
   #output: OutputChannel | undefined;
+  /** What ended the destination's direction, in which nothing comes: it refuses the channel. */
+  #closed: unknown;
   #isServing = false;
   #serving: Promise<void> = Promise.resolve();
 
@@ -74,8 +83,23 @@ export class SourcePreempt {
       signal.throwIfAborted();
       this.#transport = transport;
       this.#output = new OutputChannel(transport);
+      transport.read(new Uint8Array(1)).then(
+        () => {
+          this.#closed = 'the destination closed it';
+        },
+        (error) => {
+          this.#closed = error;
+        },
+      );
     } catch (cause) {
       throw broken('Failed to establish preempt channel', cause);
+    }
+  }
+
+  /** Tells whether the destination has refused the channel so far. @throws MigrationError `CONNECTION_LOST` */
+  checkOpen(): void {
+    if (this.#closed !== undefined) {
+      throw broken('Failed to establish preempt channel', this.#closed);
     }
   }
 

@@ -25,6 +25,15 @@ interface Block {
   readonly state: Uint8Array;
 }
 
+/** One connection's records. */
+interface Lane {
+  readonly free: Uint8Array<ArrayBuffer>[];
+  /** The block that a record without a name belongs to. */
+  named: Block | undefined;
+  /** The target pages that are being sent, `[page, end)`: never part of a host page when it is undefined. */
+  current: { readonly block: Block; page: number; readonly end: number } | undefined;
+}
+
 /** Records of pages; `pages` target pages of them. */
 export interface PageChunk extends Chunk {
   readonly pages: number;
@@ -43,29 +52,31 @@ export interface StoredList {
 /**
  * Encodes the pages of a guest in a file as records: requested host pages first, then the rest in the order
  * of memory, from behind the last request on. Each host page goes out once, whole and in one piece.
+ * With a connection of their own, requested pages go over that one alone.
  */
 export class StoredPages {
   readonly #guest: StoredGuestPort;
   readonly #blocks: readonly Block[];
   readonly #byName: ReadonlyMap<string, Block>;
-  readonly #free: Uint8Array<ArrayBuffer>[];
+  readonly #main: Lane;
+  /** For requested pages, where they have a connection of their own. */
+  readonly #urgent: Lane | undefined;
   /** Host pages in the order of their requests, each once. */
   readonly #requests: { readonly block: Block; readonly hostPage: number }[] = [];
   /** Where the background goes on. */
   #cursor = { block: 0, hostPage: 0 };
-  /** The target pages that are being sent, `[page, end)`: never part of a host page when it is undefined. */
-  #current: { readonly block: Block; page: number; readonly end: number } | undefined;
-  /** The block that a record without a name belongs to. */
-  #named: Block | undefined;
+  /** Target pages of those owed that were requested and not encoded. */
+  #requestedPages = 0;
   #owedPages = 0;
   zeroPages = 0;
   normalPages = 0;
 
   /**
    * @param hostPageBytes tells a block's host page size at the destination
+   * @param preempt whether requested pages have a connection of their own
    * @throws MigrationError `PAGE_SIZE_MISMATCH` when a block's length is no multiple of it
    */
-  constructor(guest: StoredGuestPort, hostPageBytes: (block: string) => number) {
+  constructor(guest: StoredGuestPort, hostPageBytes: (block: string) => number, preempt = false) {
     this.#guest = guest;
     const { targetPageBytes } = guest;
     this.#blocks = guest.blocks.map(({ name, usedBytes }, index) => {
@@ -87,7 +98,13 @@ export class StoredPages {
     });
     this.#byName = new Map(this.#blocks.map((block) => [block.name, block]));
     const bytes = BUFFER_BYTES + MAX_HEAD_BYTES + targetPageBytes;
-    this.#free = [new Uint8Array(bytes), new Uint8Array(bytes)];
+    const lane = (): Lane => ({
+      free: [new Uint8Array(bytes), new Uint8Array(bytes)],
+      named: undefined,
+      current: undefined,
+    });
+    this.#main = lane();
+    this.#urgent = preempt ? lane() : undefined;
   }
 
   get blocks(): readonly { readonly name: string; readonly pageCount: number }[] {
@@ -103,9 +120,15 @@ export class StoredPages {
     return this.#requests.length > 0;
   }
 
+  /** Whether pages are owed that {@link StoredPages.next} gives. */
+  get hasNext(): boolean {
+    return this.#owedPages > (this.#urgent === undefined ? 0 : this.#requestedPages);
+  }
+
   /** Whether part of a host page is out: the section must not end here. */
   get insideHostPage(): boolean {
-    return this.#current !== undefined && this.#current.page % this.#current.block.perHost !== 0;
+    const { current } = this.#main;
+    return current !== undefined && current.page % current.block.perHost !== 0;
   }
 
   block(name: string): { readonly name: string; readonly pageCount: number } | undefined {
@@ -134,6 +157,7 @@ export class StoredPages {
       if (block.state[hostPage] !== OWED) continue;
       block.state[hostPage] = REQUESTED;
       this.#requests.push({ block, hostPage });
+      this.#requestedPages += block.perHost;
     }
   }
 
@@ -158,9 +182,11 @@ export class StoredPages {
 
   /** Forgets what went over a lost connection: the next record names its block, and all is owed. */
   reconnect(): void {
-    this.#named = undefined;
-    this.#current = undefined;
+    for (const lane of [this.#main, this.#urgent]) {
+      if (lane !== undefined) Object.assign(lane, { named: undefined, current: undefined });
+    }
     this.#requests.length = 0;
+    this.#requestedPages = 0;
     this.#cursor = { block: 0, hostPage: 0 };
     this.#owedPages = 0;
     for (const { state, pageCount } of this.#blocks) {
@@ -170,38 +196,48 @@ export class StoredPages {
   }
 
   /**
-   * Encodes the next pages.
+   * Encodes the next pages for the main connection.
    *
    * @param maxPages a bound on the target pages; requests go out alone
-   * @returns undefined when nothing is owed
+   * @returns undefined when nothing is owed here
    */
   next(maxPages: number): PageChunk | undefined {
-    const buffer = this.#free.pop()!;
+    return this.#nextOf(this.#main, maxPages);
+  }
+
+  /** Encodes requested pages for the connection that they have of their own. */
+  nextRequested(): PageChunk | undefined {
+    return this.#nextOf(this.#urgent!, Number.POSITIVE_INFINITY);
+  }
+
+  #nextOf(lane: Lane, maxPages: number): PageChunk | undefined {
+    const buffer = lane.free.pop()!;
     const room = buffer.length - this.#guest.targetPageBytes - MAX_HEAD_BYTES;
     let length = 0;
     let pages = 0;
-    const isUrgent = this.#requests.length > 0;
+    const isUrgent = this.#urgent === undefined && this.#requests.length > 0;
     while (pages < maxPages && length <= room) {
-      this.#current ??= this.#take(maxPages - pages);
-      const current = this.#current;
+      lane.current ??= this.#take(lane, maxPages - pages);
+      const { current } = lane;
       if (current === undefined) break;
       const count = Math.min(maxPages - pages, current.end - current.page);
       const before = current.page;
-      length = this.#encode(current, count, buffer, length);
+      length = this.#encode(lane, current, count, buffer, length);
       pages += current.page - before;
       if (current.page < current.end) continue;
-      this.#current = undefined;
+      lane.current = undefined;
       if (isUrgent && this.#requests.length === 0) break;
     }
     if (pages === 0) {
-      this.#free.push(buffer);
+      lane.free.push(buffer);
       return undefined;
     }
     this.#owedPages -= pages;
+    if (lane === this.#urgent) this.#requestedPages -= pages;
     return {
       bytes: buffer.subarray(0, length),
       pages,
-      release: () => void this.#free.push(buffer),
+      release: () => void lane.free.push(buffer),
     };
   }
 
@@ -215,28 +251,29 @@ export class StoredPages {
     withZeroRecords: boolean,
   ): { readonly list: StoredList | undefined; readonly chunk: PageChunk | undefined } {
     const numbers = new Uint32Array(maxPages);
-    const buffer = this.#free.pop()!;
+    const lane = this.#main;
+    const buffer = lane.free.pop()!;
     const room = buffer.length - this.#guest.targetPageBytes - MAX_HEAD_BYTES;
     let [block, pages, zeros, length] = [0, 0, 0, 0];
     while (pages < maxPages && length <= room) {
-      this.#current ??= this.#take(maxPages);
-      const current = this.#current;
+      lane.current ??= this.#take(lane, maxPages);
+      const { current } = lane;
       if (current === undefined) break;
       if (pages > 0 && current.block.index !== block) break;
       block = current.block.index;
       const run = this.#guest.ram.runLength(block, current.page, current.end - current.page);
       if (withZeroRecords && run < 0) {
         const before = current.page;
-        length = this.#encode(current, -run, buffer, length);
+        length = this.#encode(lane, current, -run, buffer, length);
         zeros += current.page - before;
       } else {
         const count = Math.min(Math.abs(run), maxPages - pages);
         for (let i = 0; i < count; i++) numbers[pages++] = current.page++;
       }
-      if (current.page === current.end) this.#current = undefined;
+      if (current.page === current.end) lane.current = undefined;
     }
     this.#owedPages -= pages + zeros;
-    const release = (): void => void this.#free.push(buffer);
+    const release = (): void => void lane.free.push(buffer);
     if (zeros === 0) release();
     return {
       list: pages === 0 ? undefined : { block, pages, numbers },
@@ -245,14 +282,16 @@ export class StoredPages {
   }
 
   /** Takes the next host pages out of what is owed: a requested one, or about `maxPages` in the background. */
-  #take(maxPages: number): { block: Block; page: number; end: number } | undefined {
-    const request = this.#requests.shift();
+  #take(lane: Lane, maxPages: number): Lane['current'] {
+    const answers = lane === (this.#urgent ?? this.#main);
+    const request = answers ? this.#requests.shift() : undefined;
     if (request !== undefined) {
       const { block, hostPage } = request;
       this.#cursor = { block: block.index, hostPage: hostPage + 1 };
       block.state[hostPage] = SENT;
       return { block, page: hostPage * block.perHost, end: (hostPage + 1) * block.perHost };
     }
+    if (lane === this.#urgent) return undefined;
     for (let turn = 0; turn <= this.#blocks.length; turn++) {
       const block = this.#blocks[this.#cursor.block % this.#blocks.length]!;
       const { state, perHost } = block;
@@ -272,6 +311,7 @@ export class StoredPages {
 
   /** Encodes pages of one block while there is room. @returns the new length of what is in the buffer */
   #encode(
+    lane: Lane,
     current: { readonly block: Block; page: number },
     count: number,
     buffer: Uint8Array<ArrayBuffer>,
@@ -292,12 +332,12 @@ export class StoredPages {
       current.page += 1;
     };
     const head = (kind: number): void => {
-      word(this.#named === block ? kind | RamFlag.continue : kind);
-      if (this.#named === block) return;
+      word(lane.named === block ? kind | RamFlag.continue : kind);
+      if (lane.named === block) return;
       buffer[at] = block.nameBytes.length;
       buffer.set(block.nameBytes, at + 1);
       at += 1 + block.nameBytes.length;
-      this.#named = block;
+      lane.named = block;
     };
     while (left > 0 && at <= limit) {
       const run = ram.runLength(block.index, current.page, left);

@@ -17,7 +17,10 @@ import type { Clock } from './clock.ts';
 import { MigrationError } from './migration-error.ts';
 import type { MigrationStatus } from './migration-info.ts';
 import { SourceConnection, unexpected } from './source-connection.ts';
+import type { OpenChannel } from './source-options.ts';
+import { hasEarlyPreempt } from './source-preempt.ts';
 import { recvBitmapBytes, SourceRecovery } from './source-recovery.ts';
+import { outcomeUnknown, shorter } from './stored-errors.ts';
 import type { StoredGuestPort, StoredRange } from './stored-guest-port.ts';
 import { BEGIN_MS, noBegin, type StoredChannels, StoredMultifd } from './stored-multifd.ts';
 import { StoredPages } from './stored-pages.ts';
@@ -55,6 +58,8 @@ export interface StoredSourceOptions {
   readonly hostPageBytes?: (block: string) => number;
   /** With the capability `multifd`, in precopy: what the pages go through. */
   readonly multifd?: StoredChannels;
+  /** With `postcopy-preempt`, in postcopy: opens a connection more to the destination. */
+  readonly openPreempt?: OpenChannel;
   readonly onStatus?: (status: MigrationStatus) => void;
 }
 
@@ -106,11 +111,13 @@ export class StoredSource {
   /** @throws MigrationError `PAGE_SIZE_MISMATCH` */
   constructor(options: StoredSourceOptions) {
     this.#options = options;
-    const { guest, postcopy, hostPageBytes, multifd } = options;
+    const { guest, postcopy, hostPageBytes, multifd, openPreempt: open } = options;
     const pageBytes = (postcopy ? hostPageBytes : undefined) ?? (() => guest.targetPageBytes);
-    this.#pages = new StoredPages(guest, pageBytes);
+    this.#pages = new StoredPages(guest, pageBytes, open !== undefined);
     this.#recovery = new SourceRecovery(this.#pages, this.#pages);
-    this.#connection = new SourceConnection(options.transport);
+    const preempt = open && { sender: this.#pages, open, onAwaited: () => {} };
+    this.#connection = new SourceConnection(options.transport, preempt);
+    if (this.#hasEarlyPreempt) this.#connection.preempt?.connect();
     const { signal, output } = this.#connection;
     this.#multifd = multifd && new StoredMultifd(guest, this.#pages, multifd, output);
     signal.addEventListener('abort', () => {
@@ -140,8 +147,14 @@ export class StoredSource {
     };
   }
 
+  /** A guest without a configuration is of a machine type before 2.4. */
+  get #hasEarlyPreempt(): boolean {
+    const { configuration } = this.#options.guest;
+    return configuration === undefined || hasEarlyPreempt(configuration.machineType);
+  }
+
   get #bytes(): number {
-    return this.#connection.output.bytes + (this.#multifd?.sent.bytes ?? 0);
+    return this.#connection.bytes + (this.#multifd?.sent.bytes ?? 0);
   }
 
   /** Ends it with a reason: a precopy fails, a postcopy whose guest may run is paused. */
@@ -277,12 +290,14 @@ export class StoredSource {
   async #postcopy(): Promise<void> {
     const { output } = this.#connection;
     const { guest } = this.#options;
+    await this.#connection.openPreempt();
     if (guest.announcesSwitchover) this.#command({ name: 'switchover-start' });
     for (const { name: block, usedBytes: length } of guest.blocks) {
       this.#command({ name: 'postcopy-ram-discard', block, ranges: [{ start: 0, length }] });
     }
     // Whoever refuses the machine or its RAM says so here.
     await this.#answerTo(PING.ready);
+    this.#connection.preempt?.checkOpen();
     const before = new ByteWriter();
     writeCommand(before, { name: 'postcopy-listen' });
     const behind = new ByteWriter();
@@ -303,11 +318,17 @@ export class StoredSource {
 
   /** Sends what is owed in postcopy, and the end of the stream. */
   async #sendOwed(): Promise<void> {
-    const { output } = this.#connection;
+    const { output, preempt } = this.#connection;
     const { clock } = this.#options;
     this.#setStatus('postcopy-active');
     this.#lastRequestMs = clock.now();
+    preempt?.serve(); // what was requested before
     while (this.#pages.owedPages > 0) {
+      if (!this.#pages.hasNext) {
+        await preempt?.settled();
+        this.#connection.checkAborted();
+        continue;
+      }
       await this.#awaitWindow();
       this.#ramHead('part');
       let pages = 0;
@@ -320,10 +341,14 @@ export class StoredSource {
       await output.flush();
       await clock.yield();
     }
+    await preempt?.settled();
+    preempt?.checkOpen();
     this.#ramHead('end');
     this.#ramEnd();
     output.frames.u8(SectionType.eof);
     await output.flush();
+    // Who has all pages may have closed it already: how that went it says over the main connection.
+    if (this.#hasEarlyPreempt) await preempt?.end().catch(() => {});
   }
 
   /** Waits for the first answer: a destination says nothing before it has all the channels that it expects. */
@@ -355,7 +380,7 @@ export class StoredSource {
     const { clock } = this.#options;
     for (;;) {
       this.#connection.checkAborted();
-      if (this.#pages.hasRequests) return;
+      if (this.#connection.preempt === undefined && this.#pages.hasRequests) return;
       if (this.#isLoaded) {
         const isAsking = clock.now() - this.#lastRequestMs < QUIET_AFTER_MS;
         const window = isAsking ? WINDOW_PAGES.asking : WINDOW_PAGES.quiet;
@@ -432,6 +457,7 @@ export class StoredSource {
         this.#connection.shut = message.status;
         return;
       case 'pong':
+        this.#connection.pong();
         if (message.value === PING.loaded) this.#isLoaded = true;
         if (message.value === this.#awaited?.value) this.#awaited.answered();
         while (this.#underWay.length > 0 && this.#oldestPing <= message.value) {
@@ -447,6 +473,7 @@ export class StoredSource {
         this.#requests += 1;
         this.#lastRequestMs = this.#options.clock.now();
         this.#pages.request(block, start, length);
+        if (this.#status === 'postcopy-active') this.#connection.preempt?.serve();
         this.#wake.resolve();
         return;
       }
@@ -469,24 +496,4 @@ export class StoredSource {
     this.#status = status;
     this.#options.onStatus?.(status);
   }
-}
-
-function shorter(offset: number): BytesError {
-  return new BytesError('UNEXPECTED_END', 'The file has become shorter', {
-    offset,
-    likely: 'Something has changed the file since it was opened',
-  });
-}
-
-function outcomeUnknown(cause: Error): MigrationError {
-  return new MigrationError(
-    'OUTCOME_UNKNOWN',
-    'The connection broke while the guest was handed over: the destination may run it',
-    {
-      found: cause.message,
-      likely:
-        'Look at the destination before the file is sent again: its disks belong to one guest',
-      cause,
-    },
-  );
 }

@@ -27,6 +27,7 @@ import { SendTarget, type TargetOptions } from './target.ts';
 
 interface SendOptions extends TargetOptions, ChannelOptions {
   readonly postcopy?: boolean;
+  readonly preempt?: boolean;
   readonly recover?: boolean;
   readonly pageSize?: PageSizes;
   readonly tlsCreds?: string;
@@ -48,6 +49,7 @@ export function sendCommand(): Command {
       'where QEMU waits, as its -incoming names it: tcp:, unix:, exec:, fd:, file:',
     )
     .option('--postcopy', 'let the guest run at once: its pages follow when it touches them')
+    .option('--preempt', 'requested pages over a connection of their own; with --postcopy')
     .option('--recover', 'go on with a postcopy that was broken, behind migrate-recover')
     .option(
       '--page-size <block=size>',
@@ -117,6 +119,7 @@ async function send(path: string, uri: string, options: SendOptions): Promise<vo
       returnPath: target.hasReturnPath,
       postcopy: isPostcopy(options),
       ...(multifd === undefined ? {} : { multifd }),
+      ...(options.preempt === true ? { openPreempt: (signal) => target.connect(signal) } : {}),
       hostPageBytes: (block) => pageSizes.get(block) ?? guest.targetPageBytes,
       onStatus: (status) => {
         if (status === 'postcopy-active') times.handedOverMs ??= performance.now() - startMs;
@@ -173,6 +176,12 @@ async function targetOf(uri: string, options: SendOptions): Promise<SendTarget> 
       `Postcopy needs a connection of two directions: tcp:, unix:, or fd: of a socket, not ${uri}`,
       2,
     );
+  }
+  if (options.preempt === true && !isPostcopy(options)) {
+    throw new CliError('--preempt is for --postcopy and --recover', 2);
+  }
+  if (options.preempt === true && !target.takesChannels) {
+    throw new CliError(`--preempt needs tcp: or unix:, not ${uri}`, 2);
   }
   return target;
 }
