@@ -63,7 +63,7 @@ const MEANINGS: readonly (readonly [pattern: RegExp, what: string, likely: strin
   [
     /PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL/,
     'speaks another version of TLS',
-    'Both need TLS 1.2 or 1.3',
+    'Who listens here takes TLS 1.2, who connects 1.2 or 1.3',
   ],
 ];
 

@@ -56,7 +56,7 @@ export class TlsAcceptor {
         return;
       }
       secure.on('error', () => {});
-      secure.destroy();
+      secure.destroySoon(); // the end of the handshake is not yet sent: only with it the client judges us
       onFail(describe(problem));
     });
     server.once('tlsClientError', (error: NodeJS.ErrnoException, secure) => {
