@@ -1,13 +1,15 @@
-import { test } from 'vitest';
+import { type TestOptions, test } from 'vitest';
 import { findPeer, isPeer, type Peer, type Release } from './peers/peers.ts';
 
-/** Declares a test with a real QEMU; a missing one is a skipped test with the reason in its name. The body can skip itself, too. */
+/** Declares a test with a real QEMU; a missing one is a skipped test that says why. The body can skip itself, too. */
 export function peerTest(
   release: Release,
   title: string,
   body: (peer: Peer, skip: (reason: string) => never) => Promise<void>,
+  options: TestOptions = {},
 ): void {
   const peer = findPeer(release);
-  if (isPeer(peer)) test(`QEMU ${release}: ${title}`, ({ skip }) => body(peer, skip));
-  else test.skip(`QEMU ${release}: ${title} (skipped: ${peer.missing})`, () => {});
+  test(`QEMU ${release}: ${title}`, options, ({ skip }) =>
+    isPeer(peer) ? body(peer, skip) : skip(peer.missing),
+  );
 }

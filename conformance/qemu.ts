@@ -34,6 +34,8 @@ export interface QemuOptions {
   readonly args?: readonly string[];
   /** Waits for a migration: `defer`, or a URI. */
   readonly incoming?: string;
+  /** File descriptors that it inherits, as 3 and following. */
+  readonly fds?: readonly number[];
 }
 
 /** What a migration is given before it starts; each end takes its own. */
@@ -63,7 +65,12 @@ export class QemuProcess implements AsyncDisposable {
   #stderr = '';
   #qmp: QmpClient | undefined;
 
-  private constructor(peer: Peer, directory: string, args: readonly string[]) {
+  private constructor(
+    peer: Peer,
+    directory: string,
+    args: readonly string[],
+    fds: readonly number[] = [],
+  ) {
     this.peer = peer;
     this.directory = directory;
     this.args = args;
@@ -71,7 +78,7 @@ export class QemuProcess implements AsyncDisposable {
     this.#child = spawn(file, argv, {
       cwd: directory,
       env: { ...process.env, ...env },
-      stdio: ['ignore', 'ignore', 'pipe'],
+      stdio: ['ignore', 'ignore', 'pipe', ...fds],
     });
     if (running.size === 0) process.once('exit', killAll);
     running.set(this.#child, directory);
@@ -102,7 +109,7 @@ export class QemuProcess implements AsyncDisposable {
     } else {
       writeFileSync(join(directory, 'firmware.bin'), firmware(sector));
     }
-    const qemu = new QemuProcess(peer, directory, qemuArguments(options));
+    const qemu = new QemuProcess(peer, directory, qemuArguments(options), options.fds);
     try {
       qemu.#qmp = await qemu.#connect(10_000);
       return qemu;

@@ -1,7 +1,7 @@
 import { precopy, type RecordCase } from './record-case.ts';
 
 /** An empty disk that needs no file. */
-function nullDisk(name: string): readonly string[] {
+export function nullDisk(name: string): readonly string[] {
   return ['-blockdev', `driver=null-co,node-name=${name},size=1048576,read-zeroes=on`];
 }
 

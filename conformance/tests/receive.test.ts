@@ -1,11 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { MigrationInfo, MigrationParameters } from '@wherry/qmp';
 import { describe, expect, test, vi } from 'vitest';
 import { peerTest } from '../peer-test.ts';
 import { type Release, releases } from '../peers/peers.ts';
-import { type MigrationSettings, type QemuOptions, QemuProcess } from '../qemu.ts';
+import { type QemuOptions, QemuProcess } from '../qemu.ts';
 
 const wherry = join(import.meta.dirname, '../../apps/wherry/dist/main.js');
 
@@ -60,8 +59,6 @@ class Receiver implements AsyncDisposable {
   }
 }
 
-const devices = ['-device', 'virtio-net-pci,romfile='];
-
 /** What a release loads: mapped-ram files from 9.0 on, streams ever. */
 function formatFor(release: Release): readonly string[] {
   return ['--format', Number(release) >= 9 ? 'mapped-ram' : 'stream'];
@@ -81,100 +78,9 @@ async function goOn(file: string, source: QemuProcess, options: QemuOptions = {}
   expect(marks).toEqual(marks.map((_, i) => ({ pass: last + 1 + i, wrongWords: 0 })));
 }
 
-interface Mode extends MigrationSettings {
-  readonly since?: number;
-  readonly until?: number;
-  readonly receiveArgs?: readonly string[];
-  /** Whether to switch to postcopy in the first round. */
-  readonly isPostcopy?: boolean;
-  /** What the migration has to have done before it is let go at full speed. */
-  readonly waitsFor?: (info: MigrationInfo) => boolean;
-}
-
-function multifd(
-  channels: number,
-  compression: 'none' | 'zlib' | 'zstd',
-  more: MigrationParameters = {},
-): Mode {
-  return {
-    capabilities: ['multifd'],
-    parameters: { 'multifd-channels': channels, 'multifd-compression': compression, ...more },
-    receiveArgs: ['--multifd', `${channels}`, '--multifd-compression', compression],
-  };
-}
-
 const slow = { 'max-bandwidth': 2_000_000 };
-const modes: Readonly<Record<string, Mode>> = {
-  'precopy without a return path': {},
-  'precopy with a return path': { capabilities: ['return-path'] },
-  xbzrle: {
-    capabilities: ['xbzrle'],
-    parameters: { 'max-bandwidth': 4_000_000, 'downtime-limit': 1 },
-    waitsFor: (info) => (info['xbzrle-cache']?.pages ?? 0) > 100,
-  },
-  compress: { until: 8.2, capabilities: ['compress'] },
-  'auto-converge': { capabilities: ['auto-converge'] },
-  'switchover-ack': {
-    since: 8.1,
-    capabilities: ['return-path', 'switchover-ack'],
-    receiveArgs: ['--switchover-ack'],
-  },
-  'validate-uuid': { capabilities: ['validate-uuid'] },
-  'multifd, 2 channels': multifd(2, 'none'),
-  'multifd, 8 channels, zlib': multifd(8, 'zlib'),
-  'multifd, 2 channels, zstd': { ...multifd(2, 'zstd'), since: 7.2 }, // Debian's 5.2 is built without
-  'multifd, zero pages found in the channels': {
-    ...multifd(2, 'none', { 'zero-page-detection': 'multifd' }),
-    since: 9,
-  },
-  postcopy: { capabilities: ['postcopy-ram'], parameters: slow, isPostcopy: true },
-  'postcopy with preempt': {
-    since: 7.1,
-    capabilities: ['postcopy-ram', 'postcopy-preempt'],
-    parameters: slow,
-    isPostcopy: true,
-  },
-};
 
 describe.each(releases)('wherry receive from %s', (release) => {
-  for (const [name, mode] of Object.entries(modes)) {
-    const { since = 0, until = Infinity, receiveArgs = [], isPostcopy = false } = mode;
-    if (Number(release) < since || Number(release) > until) continue;
-    peerTest(release, `keeps a guest that goes on: ${name}`, async (peer) => {
-      await using source = await QemuProcess.start(peer, { args: devices });
-      await source.waitForPass(5);
-      const file = join(source.directory, 'kept');
-      await using receiver = new Receiver('tcp:127.0.0.1:0', file, [
-        ...['--json', ...formatFor(release)],
-        ...receiveArgs,
-      ]);
-      await source.startMigration(await receiver.uri(), mode);
-      if (mode.waitsFor !== undefined) {
-        await source.waitForMigrationInfo(mode.waitsFor, `do what ${name} is for`);
-        const parameters = { 'max-bandwidth': 2 ** 40, 'downtime-limit': 1000 };
-        await source.configureMigration({ parameters });
-      }
-      if (isPostcopy) {
-        await source.waitForMigration(['active']);
-        await source.qmp.execute('migrate-start-postcopy');
-      }
-      const { ram } = await source.waitForMigration();
-      const { exitCode, stdout } = await receiver.result();
-      expect({ exitCode, stderr: receiver.stderr }).toMatchObject({ exitCode: 0 });
-      const report = JSON.parse(stdout);
-      expect(report).toMatchObject({ status: 'completed', vmdesc: !isPostcopy, trailingBytes: 0 });
-      if (name.startsWith('multifd')) {
-        expect(Number(ram?.['multifd-bytes'])).toBeGreaterThan(1344);
-      } else {
-        if (name !== 'compress') expect(report.pages.zero).toBe(ram?.duplicate);
-        const kind = name === 'xbzrle' || name === 'compress' ? name : 'page';
-        expect(report.pages[kind]).toBeGreaterThan(0);
-      }
-      expect(readdirSync(source.directory).filter((entry) => entry.endsWith('.part'))).toEqual([]);
-      await goOn(file, source, { args: devices });
-    });
-  }
-
   peerTest(release, 'over a unix socket, without a vmdesc', async (peer) => {
     const machine = 'pc-q35-5.2,suppress-vmdesc=on';
     await using source = await QemuProcess.start(peer, { machine });
@@ -189,33 +95,6 @@ describe.each(releases)('wherry receive from %s', (release) => {
     expect(exitCode).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({ status: 'completed', vmdesc: false });
     await goOn(file, source, { machine });
-  });
-
-  peerTest(release, 'goes on with a postcopy whose link broke, twice', async (peer) => {
-    await using source = await QemuProcess.start(peer, { args: devices });
-    await source.waitForPass(5);
-    const file = join(source.directory, 'kept');
-    await using receiver = new Receiver('tcp:127.0.0.1:0', file, formatFor(release));
-    const uri = await receiver.uri();
-    await source.startMigration(uri, {
-      capabilities: ['postcopy-ram'],
-      parameters: { 'max-bandwidth': 300_000, 'max-postcopy-bandwidth': 300_000 },
-    });
-    await source.waitForMigration(['active']);
-    await source.qmp.execute('migrate-start-postcopy');
-    for (let breaks = 1; breaks <= 2; breaks++) {
-      const { ram } = await source.waitForMigration(['postcopy-active']);
-      // Behind the package, which is half as long; a break before it would end the migration.
-      const behind = Number(ram!.transferred) + 60_000;
-      await source.waitForMigrationInfo((info) => Number(info.ram!.transferred) > behind, 'go on');
-      await source.qmp.execute('migrate-pause');
-      await source.waitForMigration(['postcopy-paused']);
-      await receiver.says(new RegExp(`(Paused[^]*){${breaks}}`));
-      await source.qmp.execute('migrate', { uri, resume: true });
-    }
-    await source.waitForMigration();
-    expect((await receiver.result()).exitCode).toBe(0);
-    await goOn(file, source, { args: devices });
   });
 
   peerTest(

@@ -20,25 +20,6 @@ function startWith(peer: Peer, folder: string): Promise<QemuProcess> {
   return QemuProcess.start(peer, { args: [...tlsObject(folder, 'client')] });
 }
 
-describe.each(releases)('wherry receive --tls-creds from %s', (release) => {
-  for (const set of ['good', 'psk'] as const) {
-    peerTest(release, `a whole migration, ${set === 'psk' ? 'PSK' : 'x509'}`, async (peer) => {
-      await using source = await startWith(peer, tlsFolder(set));
-      await source.waitForPass(5);
-      const file = join(source.directory, 'kept');
-      const args = ['receive', 'tcp:127.0.0.1:0', file, '--json', '--tls-creds', tlsFolder(set)];
-      await using receiver = WherryCommand.start(args);
-      const settings: MigrationSettings = { capabilities: ['return-path'], parameters: tls };
-      const info = await source.migrate(await receiver.listeningUri(), settings);
-      expect(info.status).toBe('completed');
-      const { exitCode, stdout, stderr } = await receiver.ended;
-      expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
-      expect(JSON.parse(stdout)).toMatchObject({ status: 'completed', vmdesc: true });
-      expect(existsSync(file)).toBe(true);
-    });
-  }
-});
-
 describe.each(strict)('wherry receive --tls-creds beside what does not fit, from %s', (release) => {
   for (const [title, own, ca, atQemu, atWherry] of [
     ['a QEMU of another CA', 'other', 'good', '', 'none was shown'],
