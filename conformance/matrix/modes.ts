@@ -168,18 +168,26 @@ const multifdModes: readonly Mode[] = [
   ),
 ];
 
-const mappedRam: readonly Mode[] = (
-  [
-    ['plain', [], {}],
-    ['with multifd', ['multifd'], { 'multifd-channels': 2 }],
-    ['direct-io', ['multifd'], { 'multifd-channels': 2, 'direct-io': true }],
-  ] as const
-).map(([name, capabilities, parameters]) => ({
-  ...{ group: 'mapped-ram', name, since: name === 'direct-io' ? 9.1 : 9, machine: net },
-  settings: { capabilities: ['mapped-ram', ...capabilities], parameters },
-  source: fromMappedFile,
-  destination: intoMappedFile,
-}));
+const mappedRam: readonly Mode[] = [
+  ...(
+    [
+      ['plain', [], {}],
+      ['with multifd', ['multifd'], { 'multifd-channels': 2 }],
+      ['direct-io', ['multifd'], { 'multifd-channels': 2, 'direct-io': true }],
+    ] as const
+  ).map(([name, capabilities, parameters]) => ({
+    ...{ group: 'mapped-ram', name, since: name === 'direct-io' ? 9.1 : 9, machine: net },
+    settings: { capabilities: ['mapped-ram', ...capabilities], parameters },
+    source: fromMappedFile,
+    destination: intoMappedFile,
+  })),
+  {
+    ...{ group: 'mapped-ram', name: 'loaded with postcopy', since: 9 },
+    source: 'only a load can be',
+    destination:
+      'no release lets a destination have both: wherry send --postcopy serves such a file',
+  },
+];
 
 /** The machine has QEMU's own credentials, as the side it is. */
 function tlsMode(

@@ -22,6 +22,12 @@ export default class MatrixReporter implements Reporter {
     );
     if (results.length === 0) return;
     const rows = new Set(results.map(({ group, mode }) => `${group}: ${mode}`));
+    // A row without any cell belongs to its group.
+    const groups = new Set(results.map(({ group }) => group));
+    for (const mode of modes) {
+      const isEmpty = cellsOf([mode]).every((cell) => absenceOf(cell) !== undefined);
+      if (isEmpty && groups.has(mode.group)) rows.add(`${mode.group}: ${mode.name}`);
+    }
     const whole = cellsOf(modes).flatMap((cell): CellResult[] => {
       const { release, side } = cell;
       const { group, name } = cell.mode;
