@@ -175,12 +175,14 @@ const mappedRam: readonly Mode[] = [
       ['with multifd', ['multifd'], { 'multifd-channels': 2 }],
       ['direct-io', ['multifd'], { 'multifd-channels': 2, 'direct-io': true }],
     ] as const
-  ).map(([name, capabilities, parameters]) => ({
-    ...{ group: 'mapped-ram', name, since: name === 'direct-io' ? 9.1 : 9, machine: net },
-    settings: { capabilities: ['mapped-ram', ...capabilities], parameters },
-    source: fromMappedFile,
-    destination: intoMappedFile,
-  })),
+  ).map(
+    ([name, capabilities, parameters]): Mode => ({
+      ...{ group: 'mapped-ram', name, since: name === 'direct-io' ? 9.1 : 9, machine: net },
+      settings: { capabilities: ['mapped-ram', ...capabilities], parameters },
+      source: fromMappedFile,
+      destination: intoMappedFile,
+    }),
+  ),
   {
     ...{ group: 'mapped-ram', name: 'loaded with postcopy', since: 9 },
     source: 'only a load can be',
