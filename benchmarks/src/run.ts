@@ -82,7 +82,14 @@ for (const each of commands) {
 }
 for (const each of migrations) {
   progress(each.name);
-  measurements.push(...(await each.measure(quick ? 1 : 3)));
+  try {
+    measurements.push(...(await each.measure(quick ? 1 : 3)));
+  } catch (error) {
+    // What was measured before is not lost for it.
+    const note = `failed: ${error instanceof Error ? error.message : error}`;
+    const nothing = { figure: undefined, limit: undefined, ratio: undefined, mark: undefined };
+    measurements.push({ name: each.name, ...nothing, verdict: 'missed', note });
+  }
 }
 progress('');
 
